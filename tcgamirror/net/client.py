@@ -36,7 +36,7 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.text import display_url, printable
 from tcgamirror.net.download import Download, check_etag
-from tcgamirror.net.exchange import CurrentExchange, Exchange, session
+from tcgamirror.net.exchange import CurrentExchange, Exchange, open_session
 from tcgamirror.net.hosts import Host, OnPause
 from tcgamirror.net.proxies import find_route, is_by_proxy, proxy_failure
 from tcgamirror.net.response import HttpResponse, RetryAfter, parsed, retry_after, why
@@ -97,7 +97,7 @@ class HttpClient:
         self._hosts: dict[str, Host] = {}
         self._current = CurrentExchange()
         size = max([_DEFAULT_CONNECTIONS, *self._limits.values()])
-        self._session = session(self._current, size, f"tcgamirror/{__version__}")
+        self._session = open_session(self._current, size, f"tcgamirror/{__version__}")
         # The many requests for parts of a file differ in a header alone.
         self._prepared = lru_cache(
             lambda url: self._session.prepare_request(requests.Request("GET", url))
@@ -276,8 +276,8 @@ class HttpClient:
                 # Closes the connection if the body was not read to its end.
                 with closing(response):
                     if response.status_code in (429, 503):
-                        named = retry_after(response.headers.get("Retry-After")) is not None
-                        host.busy(exchange.began, response.status_code, named=named)
+                        has_wait = retry_after(response.headers.get("Retry-After")) is not None
+                        host.record_busy(exchange.began, response.status_code, has_wait=has_wait)
                     redirect = _redirect(target, response)
                     if redirect is None:
                         rate = self._rate
@@ -303,11 +303,11 @@ class HttpClient:
             except NetworkError as error:
                 # A connection that breaks after enough bytes does not count as a reset.
                 if is_reset(error) and exchange.received < self._worth:
-                    host.reset(exchange.began)
+                    host.record_reset(exchange.began)
                 elif is_reset(error) or not error.retryable:
-                    host.answered(exchange.began)
+                    host.record_success(exchange.began)
                 raise
-            host.answered(exchange.began)
+            host.record_success(exchange.began)
         finally:
             host.release()
 

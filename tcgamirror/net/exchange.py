@@ -1,9 +1,9 @@
 """Requests whose every wait ends at its limit, or when the run is stopped.
 
-A socket's own timeout bounds one `recv`: a server that drips bytes could hold a thread for ever,
-even within the headers, which `http.client` reads. So each `recv` waits only briefly, and the
-limit of the whole is checked in between. What cannot be cut short, such as the look-up of a
-name, is done by a thread that is left behind at the limit.
+A socket's own timeout bounds one `recv`. A server that drips bytes, even of the headers, could
+thus hold a thread for ever. So each `recv` waits only briefly, and the limit of the whole is
+checked in between. What cannot be cut short, such as the look-up of a name, is done by a thread
+that is left behind at the limit.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 CA_BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Variables that name trusted certificates; the first that is set counts."""
+"""Environment variables that name trusted certificates; the first that is set counts."""
 
 _SOCKS_PORT = 1080
 """Port of a SOCKS proxy whose address names none."""
@@ -81,15 +81,16 @@ class Exchange:
         """Lift the limit while this side is busy."""
         self._until = float("inf")
 
-    def left(self) -> float:
+    @property
+    def seconds_left(self) -> float:
         """Return the seconds until the limit."""
         return self._until - time.monotonic()
 
     def check(self) -> None:
-        """Raise Interrupted or Timeout if the run is stopped or the limit is over."""
+        """Raise Interrupted if the run is stopped, Timeout if the limit is over."""
         if self._stop.is_set():
             raise Interrupted(f"stopped while asking {self.name}")
-        if self.left() < 0:
+        if self.seconds_left < 0:
             raise Timeout(f"{self._subject}: {self._complaint}")
 
 
@@ -125,7 +126,7 @@ class _Stream(io.RawIOBase):
 
 
 class _Response(HTTPResponse):
-    """A response, its headers too, that comes within the exchange's limit."""
+    """A response whose headers and body come within the exchange's limit."""
 
     def __init__(self, exchange: Exchange, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
@@ -153,12 +154,12 @@ class BoundedConnection(HTTPConnection):
         super().putrequest(*args, **options)
 
     def _new_conn(self) -> socket.socket:
-        # The exchange's limit comes first, as its error names the server or the proxy.
-        sock = self._dial(self._dns_host.strip("[]"), self._exchange.left() + 1)
+        # The exchange's limit ends first, because its error names the server or the proxy.
+        sock = self._dial(self._dns_host.strip("[]"), self._exchange.seconds_left + 1)
         for option in self.socket_options or ():
             sock.setsockopt(*option)
         # The TLS handshake and the request are next.
-        sock.settimeout(max(self._exchange.left() + 1, POLL))
+        sock.settimeout(max(self._exchange.seconds_left + 1, POLL))
         return sock
 
     def _dial(self, host: str, seconds: float) -> socket.socket:
@@ -190,7 +191,7 @@ class BoundedSocksConnection(BoundedConnection):
         self._socks_options = _socks_options
 
     def _dial(self, host: str, seconds: float) -> socket.socket:
-        """Return a socket that leads to the host. Raises ProxyError, OSError as `connect` does."""
+        """Return a socket to the host. Raises ProxyError if the proxy fails, else OSError."""
         options = self._socks_options
         if not options["rdns"] and ":" not in host:
             try:
@@ -250,19 +251,19 @@ class _Session(requests.Session):
         """Return None: requests would read the whole body of a redirect, of any length."""
 
 
-def session(current: CurrentExchange, size: int, agent: str) -> requests.Session:
+def open_session(current: CurrentExchange, size: int, agent: str) -> requests.Session:
     """Return a session for many threads, without credentials, cookies or redirects of its own.
 
     The CA bundle comes from the environment. `size` connections are kept alive for each host;
     `agent` is the User-Agent.
     """
-    made = _Session()
+    session = _Session()
     # Else each request reads ~/.netrc, and the proxies once more.
-    made.trust_env = False
-    made.cookies = RequestsCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
-    made.headers["User-Agent"] = agent
-    named = (os.environ.get(name) for name in CA_BUNDLES)
-    made.verify = next(filter(None, named), True)
+    session.trust_env = False
+    session.cookies = RequestsCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+    session.headers["User-Agent"] = agent
+    bundles = (os.environ.get(name) for name in CA_BUNDLES)
+    session.verify = next(filter(None, bundles), True)
     for scheme in ("http://", "https://"):
-        made.mount(scheme, _Adapter(current, size))
-    return made
+        session.mount(scheme, _Adapter(current, size))
+    return session

@@ -1,8 +1,8 @@
 """The connections to a host, and the pauses of all requests to it while it is overloaded.
 
 A host that answers 429 or 503 without Retry-After, or resets connections in a row, gets no
-requests for a while. Each further pause is longer, until a response succeeds. A host in trouble
-also loses half of its connections; they double again after each while without trouble.
+requests for a while. Each further pause is longer, until a request succeeds. A host in trouble
+also loses half of its connections; they double again after each CALM_SECONDS without it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from tcgamirror.system.parallel import POLL
 
 RESETS = 3
 """Connections reset in a row before a pause begins."""
-LONGEST = 10
+LONGEST_PAUSE = 10
 """The longest pause, as a multiple of the first."""
-LEAST = 4
+LEAST_CONNECTIONS = 4
 """Connections that a host in trouble keeps."""
 CALM_SECONDS = 120.0
 """Seconds without trouble after which a host's connections double, up to its limit."""
@@ -40,13 +40,13 @@ class Host:
         self._held = 0
         self._first_pause = first_pause
         self._on_pause = on_pause
-        self._pause = self._pause_end = self._adjusted = 0.0
+        self._pause = self._pause_end = self._adjusted_at = 0.0
         self._resets = 0
         self._changed = threading.Condition()
 
     @property
     def pause_left(self) -> float:
-        """Return the seconds left of the pause; none or less without one."""
+        """Return the seconds left of the pause; 0 or less without one."""
         return self._pause_end - time.monotonic()
 
     def set_limit(self, limit: int) -> None:
@@ -66,15 +66,15 @@ class Host:
             self._held -= 1
             self._changed.notify()
 
-    def busy(self, sent: float, status: int, *, named: bool) -> None:
+    def record_busy(self, sent: float, status: int, *, has_wait: bool) -> None:
         """Record a 429 or 503 to a request sent at `sent` (monotonic seconds).
 
-        named: the response names the time to wait, so the others need no pause.
+        has_wait: the response names the time to wait, so other requests need no pause.
         """
         trouble = "too many requests" if status == 429 else "the server is busy"
-        self._adjust(sent, f"{trouble} ({status})", pause=not named)
+        self._adjust(sent, f"{trouble} ({status})", pause=not has_wait)
 
-    def reset(self, sent: float) -> None:
+    def record_reset(self, sent: float) -> None:
         """Count a reset connection; begin a pause after RESETS in a row."""
         with self._changed:
             self._resets += 1
@@ -82,27 +82,27 @@ class Host:
         if not few:
             self._adjust(sent, "it resets connections", pause=True)
 
-    def answered(self, sent: float) -> None:
-        """Record a good response: the next pause is short again, and connections may grow."""
-        if sent < self._adjusted:
+    def record_success(self, sent: float) -> None:
+        """Record a success: the next pause is short again, and connections may grow."""
+        if sent < self._adjusted_at:
             return
         with self._changed:
             self._pause = self._resets = 0
-            if self._allowed < self._limit and time.monotonic() > self._adjusted + CALM_SECONDS:
-                self._adjusted = time.monotonic()
+            if self._allowed < self._limit and time.monotonic() > self._adjusted_at + CALM_SECONDS:
+                self._adjusted_at = time.monotonic()
                 self._allowed = min(self._limit, 2 * self._allowed)
 
     def _adjust(self, sent: float, reason: str, *, pause: bool) -> None:
         """Halve the connections, and pause, unless it was done since the request was sent."""
         with self._changed:
-            if sent < self._adjusted:
+            if sent < self._adjusted_at:
                 return
-            self._adjusted = time.monotonic()
-            self._allowed = min(self._allowed, max(LEAST, self._allowed // 2))
+            self._adjusted_at = time.monotonic()
+            self._allowed = min(self._allowed, max(LEAST_CONNECTIONS, self._allowed // 2))
             if pause:
-                longest = LONGEST * self._first_pause
+                longest = LONGEST_PAUSE * self._first_pause
                 self._pause = seconds = min(longest, 2 * self._pause or self._first_pause)
-                self._pause_end = self._adjusted + seconds
+                self._pause_end = self._adjusted_at + seconds
         if pause:
             self._on_pause(self.name.removesuffix(":443"), seconds, reason)
 

@@ -18,7 +18,7 @@ import pytest
 from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.model.errors import Interrupted, NetworkError, NotFound, ServerError
 from tcgamirror.net.client import HttpClient
-from tcgamirror.net.hosts import LEAST, LONGEST, RESETS, Host
+from tcgamirror.net.hosts import LEAST_CONNECTIONS, LONGEST_PAUSE, RESETS, Host
 from tcgamirror.net.proxies import Route
 from tests.gdc import Fault, StandIn
 from tests.support.command import ended, run, started
@@ -92,7 +92,10 @@ MID_BODY = plays(head("200 OK", "Content-Length: 9"), 0.05, Reset())
     ("scripts", "pauses"),
     [
         ([whole(b"", "503 Slow Down", "Retry-After: 0")] * 4, []),
-        ([BUSY] * 6 + [OK, BUSY, NONE_THERE, BUSY], [1, 2, 4, 8, LONGEST, LONGEST, 1, 1]),
+        (
+            [BUSY] * 6 + [OK, BUSY, NONE_THERE, BUSY],
+            [1, 2, 4, 8, LONGEST_PAUSE, LONGEST_PAUSE, 1, 1],
+        ),
         ([plays(Reset())] * (RESETS - 1), []),
         ([plays(Reset())] * (RESETS + 1), [1, 2]),
         ([MID_BODY] * (RESETS + 1), [1, 2]),
@@ -284,10 +287,10 @@ def test_connections_double_again_after_a_while_without_trouble(
 
     assert most() == 16
     for _ in range(3):
-        host.busy(time.monotonic(), 429, named=True)
-    host.answered(time.monotonic())
-    assert most() == LEAST == 4
+        host.record_busy(time.monotonic(), 429, has_wait=True)
+    host.record_success(time.monotonic())
+    assert most() == LEAST_CONNECTIONS == 4
     monkeypatch.setattr("tcgamirror.net.hosts.CALM_SECONDS", 0.0)
     for limit in (8, 16, 16):
-        host.answered(time.monotonic())
+        host.record_success(time.monotonic())
         assert most() == limit
