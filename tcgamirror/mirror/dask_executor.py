@@ -42,7 +42,7 @@ from tcgamirror.system.parallel import result_or_error, start_further_thread, st
 LOCAL = "local:"
 
 ANSWER_SECONDS = 10.0
-"""Seconds that the scheduler, or all workers together, have to answer."""
+"""Seconds within which the scheduler, or all workers together, must answer."""
 
 BRIEF_SECONDS = 2.0
 """Seconds that orders or the disconnection may take: no hung worker is waited for."""
@@ -54,10 +54,7 @@ POLL_SECONDS = 1.0
 """Seconds between two requests for the list of workers."""
 
 RETRIES = 2
-"""Retries of a slide whose worker closed, or was lost with `local:N`.
-
-A cluster has its own number of the latter.
-"""
+"""Retries of a slide whose worker closed; with `local:N`, also of one whose worker was lost."""
 
 _VERSION = "__import__('tcgamirror').__version__"
 """Expression that any worker can evaluate; another version may lack this one's functions."""
@@ -76,7 +73,7 @@ class DaskWorkers:
         """Connect to the scheduler and prepare its workers.
 
         Args:
-            address: Of the scheduler, or `local:N` for N processes on this machine.
+            address: The scheduler's, or `local:N` for N processes on this machine.
 
         Raises:
             Unreachable: No scheduler answers, or it has no workers.
@@ -86,8 +83,8 @@ class DaskWorkers:
         self._mirror = mirror
         self._shutdown = shutdown
         self._threads: dict[str, int] = {}
-        self._polled = -math.inf
-        self._seen = time.monotonic()
+        self._polled_at = -math.inf
+        self._workers_seen_at = time.monotonic()
         self._is_draining = False
         self._orders: Orders | None = None
         self._in_flight: dict[Future[Reply], Slide] = {}
@@ -127,13 +124,13 @@ class DaskWorkers:
             if isinstance(client, ValueError):
                 raise UsageError(f"--dask {self._address}: {client}. Give HOST:PORT or local:N")
             if isinstance(client, TypeError):
-                # The cause keeps half a client alive: its end would wait 20 s and tell of it.
+                # The cause keeps half a client alive, whose end would wait 20 s and print errors.
                 raise UsageError(
                     f"--dask {self._address}: no certificates for TLS. Name them in Dask's "
                     "configuration, distributed.comm.tls"
                 ) from client
             if isinstance(client, MemoryError):
-                # The first bytes of another protocol are taken for a length.
+                # Dask takes the first bytes of another protocol for a length.
                 raise self._unreachable("another kind of server answers")
             raise client
         opened.callback(client.close, BRIEF_SECONDS)
@@ -237,7 +234,7 @@ class DaskWorkers:
     def _call(self, call: Callable[[], Any]) -> Any:
         """Return the result of a client's call. Raises OSError if the scheduler is gone.
 
-        The client then has closed itself, and fails by other errors.
+        A client closes itself then, and fails by other errors.
         """
         try:
             return call()
@@ -249,7 +246,7 @@ class DaskWorkers:
     def _run(
         self, function: Callable[..., Any], *args: object, seconds: float = ANSWER_SECONDS
     ) -> dict[str, Any]:
-        """Call a function at all workers. Return results and errors by address."""
+        """Call a function at all workers. Return its results and errors by their addresses."""
         run = partial(self._client.run, function, *args, on_error="return")
         answers: dict[str, Any] = self._call(partial(run, callback_timeout=seconds))
         return answers
@@ -261,22 +258,22 @@ class DaskWorkers:
                 raise Interrupted("stopped while waiting for Dask workers")
 
     def _poll(self) -> None:
-        """Update the list of workers, and give them the orders if either changed.
+        """Update the list of workers; if it or the orders changed, give them the orders.
 
         Raises:
             Unreachable: There was no worker for WORKER_SECONDS.
             UsageError: A worker has another version.
         """
         now = time.monotonic()
-        if now - self._polled >= POLL_SECONDS:
-            self._polled = now
+        if now - self._polled_at >= POLL_SECONDS:
+            self._polled_at = now
             threads: dict[str, int] = dict(self._ask("ncores"))
             if threads.keys() - self._threads.keys():
                 self._check_versions()
                 self._orders = None
             if threads:
-                self._seen = now
-            elif now - self._seen > WORKER_SECONDS:
+                self._workers_seen_at = now
+            elif now - self._workers_seen_at > WORKER_SECONDS:
                 raise self._unreachable(f"it has no worker for {WORKER_SECONDS:.0f} s")
             self._threads = threads
         stop = self._shutdown.stop.is_set()

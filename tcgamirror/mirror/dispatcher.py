@@ -14,18 +14,18 @@ from tcgamirror.model.slide import Attempt, Outcome, Slide
 from tcgamirror.system.interrupt import Shutdown
 
 GRACE = 1.0
-"""Seconds that slides in flight have to end when a run is told to stop immediately."""
+"""Seconds that a run told to stop at once leaves to the slides in flight."""
 
 BUGS_IN_A_ROW = 3
-"""Slides in a row that meet a bug or lack memory before the run ends."""
+"""Slides in a row that meet a bug or lack memory, after which the run ends."""
 
 
 @dataclass(slots=True)
 class FetchReport:
     """Counts of one run's slides.
 
-    bytes: from the network. left: due slides that did not begin. stopped_by: the
-    option that kept them from it. unknown_mpp: new images of unknown resolution.
+    bytes: from the network. left: due slides that did not begin. stopped_by: the option
+    whose limit was reached. unknown_mpp: new images of unknown resolution.
     """
 
     done: int = 0
@@ -37,7 +37,7 @@ class FetchReport:
 
 
 class Dispatcher:
-    """The handing of one run's slides to an executor.
+    """The hand-over of one run's slides to an executor.
 
     report: of the slides that ended; `bytes` are those of all their attempts.
     """
@@ -53,7 +53,7 @@ class Dispatcher:
         """Begin with nothing in flight.
 
         Args:
-            is_away: Return whether the site is down.
+            is_away: Returns whether the site is down.
             limits: Functions that return whether a limit is reached, by the option's name.
         """
         self.report = FetchReport()
@@ -70,7 +70,7 @@ class Dispatcher:
         self._lack: NoMemory | None = None
 
     def stop(self, error: TcgaMirrorError) -> None:
-        """Begin no further slide, give those in flight GRACE seconds, and raise at the end."""
+        """Begin no slide, leave those in flight GRACE seconds, and have `finish` raise this."""
         self._error = self._error or error
         self._shutdown.force()
 
@@ -93,12 +93,12 @@ class Dispatcher:
                     shutdown.in_flight += 1
                     executor.submit(slide)
                     slide = next(waiting, None)
-                # With no room, all workers are lost for now.
+                # A slide that may begin, with none in flight, waits for a worker.
                 if not shutdown.in_flight and not (slide and may_begin):
                     break
                 if not may_begin:
                     executor.drain()
-                # The last look includes what ended while the caller recorded other outcomes.
+                # A last look finds what ended while the caller recorded other outcomes.
                 is_last = shutdown.seconds_since_stop > GRACE
                 for result in executor.ended(0 if is_last else 0.2):
                     shutdown.in_flight -= 1
@@ -124,7 +124,7 @@ class Dispatcher:
         Raises:
             Interrupted: The run was stopped before all slides ended.
             Unreachable: The site is down, from the start or since some slide.
-            NoMemory: Slides failed by a lack of memory.
+            NoMemory: A slide failed by a lack of memory.
             TcgaMirrorError: Any other error that would end every slide, such as DiskFull.
         """
         report = self.report
@@ -145,7 +145,7 @@ class Dispatcher:
         return self.report.stopped_by is None and not self._shutdown.requested
 
     def _count(self, result: Result) -> Outcome | None:
-        """Return the slide's outcome, once it is counted; None if an error left it without."""
+        """Count a slide's result, and return its outcome; None if an error left it without."""
         if isinstance(result, Interrupted):
             self._is_cut_short = True
             return None
@@ -168,7 +168,7 @@ class Dispatcher:
         return result
 
     def _count_bug(self, last: Attempt) -> None:
-        """Stop after several bugs or lacks of memory in a row: every slide may meet them."""
+        """Stop if several slides in a row met a bug or lacked memory: every slide may."""
         if last.fault not in (Bug.fault, NoMemory.fault):
             self._bugs = 0
             return

@@ -59,7 +59,7 @@ _ATTEMPT: Mapping[str, Check] = {
 
 _NAME = re.compile(r"[1-9][0-9]{0,5}-of-(?P<count>[1-9][0-9]{0,5})\.(?P<kind>jsonl|lock)")
 _COLLECTED = "collected "
-"""Start of the key of a fact: this run is collected, but its file may still be there."""
+"""Start of the keys of facts: of each collected run whose file may still be there."""
 
 
 def path_of(root: Path, shard: Shard, suffix: str) -> Path:
@@ -92,7 +92,7 @@ def note_waiting(root: Path, note: Callable[[str], None]) -> None:
     """Note it if records of shards wait, because a copy of the catalogue lacks them."""
     if _names(root, "jsonl"):
         note(
-            f"{root}: records of shards wait, and what they tell is left out. Collect them "
+            f"{root}: records of shards wait to be collected, and are left out. Collect them "
             f"first by: {text.command_line('fetch', root)}"
         )
 
@@ -113,7 +113,7 @@ def _names(root: Path, kind: str) -> list[str]:
 def record(catalogue: Catalogue, outcome: Outcome, run: int, now: float) -> list[str]:
     """Record an outcome. Return the paths of images that it leaves in another project's folder.
 
-    They are to be removed once this is committed; what a failure leaves is an orphan.
+    Remove them once this is committed; one that stays is an orphan.
     """
     name, picture = outcome.slide.file_name, outcome.picture
     former = None if picture is None else former_path(catalogue.images.path_of(name), picture.path)
@@ -133,7 +133,7 @@ def set_origins(catalogue: Catalogue, origins: Mapping[str, str]) -> None:
 class Records(Journal):
     """The file to which a shard, whose lock is held, appends its outcomes.
 
-    Every line names the run, so that a damaged one takes no other with it.
+    Every line names the run, so that a damaged line costs no other.
 
     Attributes:
         origins: What the run learned of each origin, in words, by its name.
@@ -172,10 +172,10 @@ class Records(Journal):
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One run of a shard. begun: time in ISO 8601. name: its file's. lines: its records."""
+    """One run of a shard. start: in ISO 8601. file: its name. lines: the run's records."""
 
-    begun: str
-    name: str
+    start: str
+    file: str
     id: str
     command: str
     lines: list[bytes]
@@ -199,22 +199,22 @@ def collect(
     """
     files = {name: _lines(root, name) for name in _names(root, "jsonl")}
     runs = [run for name, lines in files.items() for run in _runs(name, lines or ())]
-    foreign = {name for name, lines in files.items() if lines != []} - {run.name for run in runs}
+    foreign = {name for name, lines in files.items() if lines != []} - {run.file for run in runs}
     for name in sorted(foreign):
         note(f"{root / SHARDS / name}: not the records of a shard. It is left out")
     done, store = dict[str, bool](), Store(root, form)
     invalid = {name: len(lines) for name, lines in files.items() if lines and name not in foreign}
-    # The later of two runs that tried one slide decides its state.
-    for run in sorted(runs, key=attrgetter("begun", "name")):
-        invalid[run.name] -= len(run.lines)
+    # Of two images of one slide, the later is recorded.
+    for run in sorted(runs, key=attrgetter("start", "file")):
+        invalid[run.file] -= len(run.lines)
         key = f"{_COLLECTED}{run.id}"
         if catalogue.fact(key) is not None:
             continue
         with catalogue.change() as connection:
             former, wrong = _apply(catalogue, run, store, done)
             apply_exclusions(connection)
-            catalogue.set_fact(key, run.name)
-        invalid[run.name] += wrong
+            catalogue.set_fact(key, run.file)
+        invalid[run.file] += wrong
         for path in former if remove else ():
             with suppress(OSError):
                 (root / path).unlink()
@@ -245,7 +245,7 @@ def _remove(root: Path, names: Iterable[str]) -> None:
     with disk_errors(folder):
         for name in (*names, *_names(root, "lock")):
             (folder / name).unlink(missing_ok=True)
-        # A file that came back after its fact is gone would be collected twice.
+        # A file that a power cut brings back would be collected twice once its fact is gone.
         sync_folder(folder)
 
 
@@ -281,7 +281,7 @@ def _lines(root: Path, name: str) -> list[bytes] | None:
 
 
 def _runs(name: str, lines: Iterable[bytes]) -> list[_Run]:
-    """Return the runs in a shard's file, without lines that name none."""
+    """Return the runs in a shard's file, without the lines that name no run."""
     runs: dict[str, _Run] = {}
     for line in lines:
         with suppress(ValueError):
@@ -292,7 +292,7 @@ def _runs(name: str, lines: Iterable[bytes]) -> list[_Run]:
 
 
 def _object(line: bytes) -> Mapping[str, Any]:
-    """Return the JSON object of a line; an empty one if it has none."""
+    """Return the JSON object of a line; an empty one if the line has none."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -312,7 +312,7 @@ def _apply(
         the former paths of images, in another project's folder, and the number of lines that
         no shard of this sample can have recorded.
     """
-    number = catalogue.begin_run(run.command, _seconds(run.begun))
+    number = catalogue.begin_run(run.command, _seconds(run.start))
     former, invalid = [], 0
     for entry in map(_object, run.lines):
         try:
@@ -334,7 +334,7 @@ def _apply(
 def _parse(
     catalogue: Catalogue, entry: Mapping[str, Any], store: Store
 ) -> Outcome | tuple[int, Mapping[str, str]] | None:
-    """Return a slide's outcome, the exit code and origins of a run's end, or None of its beginning.
+    """Return a slide's outcome, or a run's exit code and origins; None for a run's beginning.
 
     Raises ValueError or TypeError for what no shard of this sample can have recorded.
     """
@@ -367,7 +367,7 @@ def _outcome(catalogue: Catalogue, entry: Mapping[str, Any], store: Store) -> Ou
 
 
 def _check_values(values: object, checks: Mapping[str, Check]) -> dict[str, Any]:
-    """Return the checked values of an object. A check gets None for a value that it lacks."""
+    """Return the checked values of an object. A check gets None for a value that is missing."""
     if not isinstance(values, dict):
         raise ValueError
     return {name: check(values.get(name)) for name, check in checks.items()}
