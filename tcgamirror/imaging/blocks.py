@@ -13,19 +13,19 @@ from tcgamirror.imaging.decode import Pixels
 from tcgamirror.model.geometry import Size
 
 STRIP_PIXELS = 1_000_000
-"""Pixels of a strip of several rows: encoding takes many times its bytes."""
+"""Most pixels of a strip of several rows: encoding takes many times its bytes."""
 
 Number = TypeVar("Number", np.uint8, np.float32)
 
 
 class Memory(Generic[Number]):
-    """Memory to be used again: it takes as long to get new memory as to fill it."""
+    """Reusable memory, because getting new memory takes as long as filling it."""
 
     def __init__(self, kind: type[Number]) -> None:
         self._numbers: NDArray[Number] = np.empty(0, kind)
 
     def array(self, *shape: int) -> NDArray[Number]:
-        """Return an array with any contents, in the place of the one before."""
+        """Return an array of arbitrary contents, which overwrites the one before."""
         count = math.prod(shape)
         if self._numbers.size < count:
             self._numbers = np.empty(count, self._numbers.dtype)
@@ -45,9 +45,9 @@ class Block(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Blocks from left to right, all from row `top` up to `bottom`. They can be read once.
+    """Blocks from left to right, all from row `top` up to `bottom`.
 
-    The blocks of a row have to be read to their end before the next row.
+    They can be read once, and have to be read to their end before the next row.
     """
 
     top: int
@@ -64,13 +64,13 @@ def windows(
 ) -> Iterator[Row]:
     """Yield each block together with the pixels on its left and above that are still needed.
 
-    kept: pixels above that are needed at most, as wide as the image.
+    kept: the most pixels above that can be needed, as wide as the image.
     """
     memory = Memory(np.uint8)
     rows_above: Pixels = np.empty((kept.height, kept.width, 3), np.uint8)
 
-    def enlarged(row: Row, above: int, below: int) -> Iterator[Block]:
-        """Put the first `above` of the rows above over each block; keep its last `below` rows."""
+    def enlarge(row: Row, above: int, below: int) -> Iterator[Block]:
+        """Yield each block under the `above` rows kept; keep its last `below` rows."""
         edge: Pixels = np.empty((above + row.bottom - row.top, 0, 3), np.uint8)
         for left, pixels in row.blocks:
             start, right = left - edge.shape[1], left + pixels.shape[1]
@@ -87,12 +87,12 @@ def windows(
     above = 0
     for row in rows:
         below = row.bottom - down(row.bottom)
-        yield Row(row.top - above, row.bottom, enlarged(row, above, below))
+        yield Row(row.top - above, row.bottom, enlarge(row, above, below))
         above = below
 
 
 def split(strip: Pixels) -> Iterator[Pixels]:
-    """Yield the strip in parts of at most STRIP_PIXELS.
+    """Yield the strip in parts of at most STRIP_PIXELS, or of one row.
 
     Parts are copies, so that a reference to the last one does not keep the whole strip.
     """

@@ -27,10 +27,10 @@ OUTPUTS = 8
 """Outputs of one product: more of them have fewer inputs in common."""
 
 SMALL_PRODUCT = 250_000
-"""Multiplications of one product. OpenBLAS makes larger ones by threads that wait for another."""
+"""Most multiplications of a product: for more, OpenBLAS uses threads that wait for each other."""
 
 MOST_INPUTS = Size(500, 300)
-"""Inputs, across and down, that are resized at once; at least those of one product."""
+"""Most inputs, across and down, that are resized at once, unless one product has more."""
 
 WEIGHED_AT_ONCE = 8192
 """Outputs whose weights are computed at once, in many times the memory of their matrices."""
@@ -45,7 +45,7 @@ class Kernels:
     """Weights of all outputs along one axis, those of `OUTPUTS` neighbours in one matrix.
 
     firsts, stops: the inputs of each matrix, a half-open range. matrices: of shape (matrices,
-    inputs, outputs), 0 beyond the last input and output. outputs: of all matrices.
+    inputs, outputs), 0 beyond the last input and output. outputs: number of all outputs.
     """
 
     firsts: Sequence[int]
@@ -53,21 +53,21 @@ class Kernels:
     matrices: Floats
     outputs: int
 
-    def ready(self, stop: int) -> int:
+    def count_ready(self, stop: int) -> int:
         """Return the number of matrices that need no input from `stop` on."""
         return bisect_right(self.stops, stop)
 
     def first_needed(self, stop: int) -> int:
-        """Return the first input, at most `stop`, of the matrices that are not ready there."""
-        ready = self.ready(stop)
+        """Return the first input, at most `stop`, of the matrices that need others from there on."""
+        ready = self.count_ready(stop)
         return min(stop, self.firsts[ready]) if ready < len(self.firsts) else stop
 
     def parts(self, numbers: range, most: int) -> Iterator[Part]:
         """Yield these matrices in parts of at most `most` inputs, or of one matrix."""
         start = numbers.start
         while start < numbers.stop:
-            ready = bisect_right(self.stops, self.firsts[start] + most, start, numbers.stop)
-            stop = max(start + 1, ready)
+            stop = bisect_right(self.stops, self.firsts[start] + most, start, numbers.stop)
+            stop = max(start + 1, stop)
             yield Part(self, range(start, stop))
             start = stop
 
@@ -76,47 +76,47 @@ class Kernels:
 class Part:
     """Neighbouring matrices of an axis."""
 
-    of: Kernels
+    kernels: Kernels
     numbers: range
 
     @property
     def inputs(self) -> slice:
-        return slice(self.of.firsts[self.numbers[0]], self.of.stops[self.numbers[-1]])
+        return slice(self.kernels.firsts[self.numbers[0]], self.kernels.stops[self.numbers[-1]])
 
     @property
     def outputs(self) -> slice:
-        stop = min(self.numbers.stop * OUTPUTS, self.of.outputs)
+        stop = min(self.numbers.stop * OUTPUTS, self.kernels.outputs)
         return slice(self.numbers.start * OUTPUTS, stop)
 
     def matrices(self) -> Iterator[tuple[slice, slice, Floats]]:
-        """Yield the place of inputs and of outputs, counted from the part's first ones."""
-        of, base = self.of, self.of.firsts[self.numbers[0]]
+        """Yield the places of a matrix's inputs and outputs among the part's, and the matrix."""
+        kernels, base = self.kernels, self.inputs.start
         for place, number in enumerate(self.numbers):
-            inputs = slice(of.firsts[number] - base, of.stops[number] - base)
-            count = min(OUTPUTS, of.outputs - number * OUTPUTS)
+            inputs = slice(kernels.firsts[number] - base, kernels.stops[number] - base)
+            count = min(OUTPUTS, kernels.outputs - number * OUTPUTS)
             outputs = slice(place * OUTPUTS, place * OUTPUTS + count)
-            yield inputs, outputs, of.matrices[number, : inputs.stop - inputs.start, :count]
+            yield inputs, outputs, kernels.matrices[number, : inputs.stop - inputs.start, :count]
 
 
-def kernels(length: int, span: float, count: int) -> Kernels:
+def build_kernels(length: int, span: float, count: int) -> Kernels:
     """Return the kernels of `count` outputs that cover `span` of `length` inputs."""
     scale = span / count
     width = max(scale, 1.0)
     centres = (np.arange(count) + 0.5) * scale
     firsts = np.maximum(0, np.floor(centres - REACH * width + 0.5)).astype(int)
     stops = np.minimum(length, np.floor(centres + REACH * width + 0.5)).astype(int)
-    reached = np.arange((stops - firsts).max())
+    offsets = np.arange((stops - firsts).max())
     starts = firsts[::OUTPUTS]
     ends = np.append(stops[OUTPUTS - 1 :: OUTPUTS], stops[-1])[: len(starts)]
     matrices = np.zeros((len(starts), (ends - starts).max(), OUTPUTS), np.float32)
     for first in range(0, count, WEIGHED_AT_ONCE):
-        some = slice(first, first + WEIGHED_AT_ONCE)
-        inputs = firsts[some, None] + reached
-        distances = (inputs + 0.5 - centres[some, None]) / width
-        used = (np.abs(distances) < REACH) & (inputs < stops[some, None])
+        batch = slice(first, first + WEIGHED_AT_ONCE)
+        inputs = firsts[batch, None] + offsets
+        distances = (inputs + 0.5 - centres[batch, None]) / width
+        used = (np.abs(distances) < REACH) & (inputs < stops[batch, None])
         weights = np.where(used, np.sinc(distances) * np.sinc(distances / REACH), 0)
         weights = np.rint(weights / weights.sum(axis=1, keepdims=True) * _UNIT)
-        # One colour stays as it is.
+        # The weights of an output add up to 1, so that an even colour stays as it is.
         weights[np.arange(len(weights)), weights.argmax(axis=1)] += _UNIT - weights.sum(axis=1)
         output = first + used.nonzero()[0]
         number = output // OUTPUTS
@@ -134,37 +134,37 @@ def resize(
         length: pixels of the input.
         span: columns and rows of the input that the image covers.
     """
-    across = kernels(length.width, span[0], size.width)
-    down = kernels(length.height, span[1], size.height)
+    across = build_kernels(length.width, span[0], size.width)
+    down = build_kernels(length.height, span[1], size.height)
     memory = [Memory(np.float32) for _ in range(3)]
     kept = Size(length.width, down.matrices.shape[1])
     first_row = 0
     for row in windows(rows, kept, across.first_needed, down.first_needed):
-        rows_ready = range(first_row, down.ready(row.bottom))
+        rows_ready = range(first_row, down.count_ready(row.bottom))
         top, first_row = first_row * OUTPUTS, rows_ready.stop
         bottom = min(first_row * OUTPUTS, size.height)
         pixels: Pixels = np.empty((bottom - top, size.width, 3), np.uint8)
         first_column = 0
         for left, window in row.blocks:
-            columns_ready = range(first_column, across.ready(left + window.shape[1]))
+            columns_ready = range(first_column, across.count_ready(left + window.shape[1]))
             first_column = columns_ready.stop
             for lines, columns in product(
                 down.parts(rows_ready, MOST_INPUTS.height),
                 across.parts(columns_ready, MOST_INPUTS.width),
             ):
-                part = window[_moved(lines.inputs, row.top), _moved(columns.inputs, left)]
-                block = _resized(part, lines, columns, memory)
-                out = pixels[_moved(lines.outputs, top), columns.outputs]
+                part = window[_shift(lines.inputs, row.top), _shift(columns.inputs, left)]
+                block = _resize_block(part, lines, columns, memory)
+                out = pixels[_shift(lines.outputs, top), columns.outputs]
                 out.transpose(2, 0, 1)[...] = block
         if len(pixels):
             yield from split(pixels)
 
 
-def _moved(part: slice, start: int) -> slice:
+def _shift(part: slice, start: int) -> slice:
     return slice(part.start - start, part.stop - start)
 
 
-def _resized(
+def _resize_block(
     block: Pixels, down: Part, across: Part, memory: Sequence[Memory[np.float32]]
 ) -> Floats:
     """Return the block resized, as an array of shape (3, rows, columns)."""
@@ -173,7 +173,7 @@ def _resized(
     lines = memory[0].array(rows, 3 * columns)
     tall = memory[1].array(3 * columns, height)
     wide = memory[2].array(3 * height, width)
-    # Either product turns its input, so that the next one finds its inputs in whole lines.
+    # Each product transposes its input, so that the next one finds its inputs in whole rows.
     lines.reshape(block.shape)[...] = block
     _multiply(lines, down, tall)
     _multiply(tall.reshape(columns, 3 * height), across, wide)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tcgamirror.imaging import lanczos
 from tcgamirror.imaging.blocks import Block, Row
 from tcgamirror.imaging.decode import Pixels
-from tcgamirror.imaging.lanczos import Floats, Kernels, Part, kernels, resize
+from tcgamirror.imaging.lanczos import Floats, Kernels, Part, build_kernels, resize
 from tcgamirror.model.geometry import Size
 
 RNG = np.random.default_rng(0)
@@ -38,7 +38,7 @@ def by_whole_numbers(pixels: Pixels, span: float, count: int) -> Pixels:
     """Resize the first axis by sums of 64-bit whole numbers, one output at a time."""
     length = len(pixels)
     made = []
-    for inputs, _, matrix in every(kernels(length, span, count)):
+    for inputs, _, matrix in every(build_kernels(length, span, count)):
         weights = np.rint(matrix.astype(np.float64) * 2**14).astype(np.int64)
         sums = np.tensordot(weights, pixels[inputs].astype(np.int64), axes=(0, 0))
         made.append(np.rint(sums / 2**14).clip(0, 255).astype(np.uint8))
@@ -74,7 +74,7 @@ def test_sums_are_exact_whatever_is_summed_at_once(
 @given(st.integers(1, 3000), st.floats(0.9, 30))
 def test_weights_are_multiples_that_float32_sums_exactly(length: int, scale: float) -> None:
     count = max(1, round(length / scale))
-    for _, _, matrix in every(kernels(length, length, count)):
+    for _, _, matrix in every(build_kernels(length, length, count)):
         weights = matrix.astype(np.float64) * 2**14
         assert np.array_equal(weights, np.rint(weights))
         assert (weights.sum(axis=0) == 2**14).all()
@@ -106,7 +106,7 @@ def test_a_wide_level_takes_the_rows_of_one_kernel(width: int, height: int) -> N
 
 def test_the_weights_of_the_widest_level_are_held_in_one_table() -> None:
     tracemalloc.start()
-    kernels(2_000_000, 2_000_000, 1_900_000)
+    build_kernels(2_000_000, 2_000_000, 1_900_000)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 300e6
