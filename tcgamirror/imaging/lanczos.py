@@ -58,7 +58,7 @@ class Kernels:
         return bisect_right(self.stops, stop)
 
     def first_needed(self, stop: int) -> int:
-        """Return the first input, at most `stop`, of the matrices that need others from there on."""
+        """Return the first input, at most `stop`, of the matrices that need any from there on."""
         ready = self.count_ready(stop)
         return min(stop, self.firsts[ready]) if ready < len(self.firsts) else stop
 
