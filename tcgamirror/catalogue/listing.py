@@ -1,11 +1,11 @@
 """The listing of slides, and the merge of a newer one: added, changed, withdrawn slides.
 
-Whole listings are compared by file name and md5. The name of a slide stays, while its
-file_id and md5 may change with a data release. No slide is ever deleted.
+Whole listings are compared by file name, then by md5 or size. The name of a slide stays, while
+its file_id, md5 and size may change with a data release. No slide is ever deleted.
 
 A new listing is streamed to a temporary table and sorted there by file name, which is the
-order of the catalogue's rows. Both are then compared page by page, and only the rows that
-differ are written in full.
+order of the catalogue's rows. Both are then read side by side, and only the rows that differ
+are written in full.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _COLUMNS = ", ".join(("file_name", *_OTHERS))
 _KEPT_COLUMNS = tuple(name for name in _OTHERS if name not in ("file_id", "md5", "size"))
 """Columns that keep their value if a later listing has none."""
 
-_DESCRIPTION = (
+_DESCRIPTION_COLUMNS = (
     *("kind", "project_id", "primary_site", "disease_type", "sample_type"),
     *("case_barcode", "slide_barcode"),
 )
@@ -72,7 +72,7 @@ class MergeCounts:
     duplicates: int = 0
 
 
-COUNTED = tuple(field.name for field in fields(MergeCounts) if field.name != "unchanged")
+COUNTS = tuple(field.name for field in fields(MergeCounts) if field.name != "unchanged")
 """Counts that the table `releases` keeps."""
 
 
@@ -110,7 +110,7 @@ class SlideListing(Part):
         last that changes nothing is not recorded.
 
         successors_of: returns the newest file_ids, as far as they are known, of old ones that
-        are no longer listed. Raises ListingShrunk if it lacks too many, unless accept_shrink.
+        are no longer listed. Raises ListingShrunk if too many are missing, unless accept_shrink.
         """
         with (
             self._database.reading() as connection,
@@ -136,8 +136,8 @@ class SlideListing(Part):
         )
 
     def complete(self, slides: Iterable[Slide]) -> None:
-        """Set what is unknown of listed slides to what these tell of the same files."""
-        known = ", ".join(f"{name} = coalesce({name}, :{name})" for name in _DESCRIPTION)
+        """Fill in what is unknown of slides from others of the same names and file_ids."""
+        known = ", ".join(f"{name} = coalesce({name}, :{name})" for name in _DESCRIPTION_COLUMNS)
         with self._database.change() as connection:
             connection.executemany(
                 f"UPDATE slides SET {known} WHERE file_name = :file_name AND file_id = :file_id",
@@ -177,14 +177,14 @@ def stage_listing(
     try:
         yield StagedListing(connection, release, slides)
     finally:
-        for table in ("incoming", "older", "unlisted", "compared", "successors"):
+        for table in ("incoming", "namesakes", "unlisted", "compared", "successors"):
             connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
 
 
 class StagedListing:
     """A whole listing in temporary tables, ready to be merged.
 
-    `incoming` has its slides, and `older` those left out because a newer one has the same name.
+    `incoming` has its slides, and `namesakes` all that share a name: the newest, of age 1, stays.
     `unlisted` has the names of the catalogue's slides that it lacks. `compared` has a row for
     each slide that differs.
     """
@@ -200,7 +200,7 @@ class StagedListing:
         _load(connection, slides)
 
     def check_size(self) -> None:
-        """Raise ListingShrunk if it lacks too many of the slides listed before."""
+        """Raise ListingShrunk if too many of the slides listed before are missing."""
         listed = self._count(f"slides WHERE {_LISTED}")
         lost = self._count(f"temp.unlisted CROSS JOIN slides USING (file_name) WHERE {_LISTED}")
         most = MOST_LOST_PERCENT if listed >= FEW else MOST_LOST_PERCENT_OF_FEW
@@ -248,7 +248,7 @@ class StagedListing:
             withdrawn=withdrawn,
             returned=returned,
             unchanged=listed - differing,
-            duplicates=self._count("temp.older WHERE age > 1"),
+            duplicates=self._count("temp.namesakes WHERE age > 1"),
         )
         # The same listing read again is not recorded.
         if self._logged or self._release != last_release(connection):
@@ -257,7 +257,7 @@ class StagedListing:
                 "release": self._release,
                 "merged_at": timestamp(now),
                 "listed": listed,
-                **{name: getattr(merged, name) for name in COUNTED},
+                **{name: getattr(merged, name) for name in COUNTS},
             }
             insert(connection, "releases", list(row), [row])
         return merged
@@ -316,20 +316,20 @@ class StagedListing:
             "SELECT 1 FROM former_ids WHERE (file_id, file_name) = (older.file_id, older.file_name)"
         )
         new = (
-            "FROM (SELECT file_id, file_name, min(position) AS position FROM temp.older "
-            f"WHERE age > 1 AND NOT EXISTS ({known}) GROUP BY file_id, file_name)"
+            "FROM (SELECT file_id, file_name, min(position) AS position FROM temp.namesakes "
+            f"AS older WHERE age > 1 AND NOT EXISTS ({known}) GROUP BY file_id, file_name)"
         )
         self._log("duplicate", new, "file_id || ' left out for a newer one'")
         self._connection.execute(
             "INSERT OR IGNORE INTO former_ids (file_id, file_name) "
-            "SELECT file_id, file_name FROM temp.older WHERE age > 1"
+            "SELECT file_id, file_name FROM temp.namesakes WHERE age > 1"
         )
 
 
 def _load(connection: sqlite3.Connection, slides: Iterable[Slide]) -> None:
-    """Fill the tables `incoming`, with an index by file name of all columns, and `unlisted`.
+    """Fill `incoming`, which gets an index of all columns by name, `namesakes` and `unlisted`.
 
-    Of several slides of one file name, the newest takes the first one's place.
+    Of several slides of one name, the newest takes the first one's position.
     """
     marks = ", ".join("?" * len(SLIDE_COLUMNS))
     connection.execute(f"CREATE TEMP TABLE incoming (position INTEGER PRIMARY KEY, {_COLUMNS})")
@@ -341,7 +341,7 @@ def _load(connection: sqlite3.Connection, slides: Iterable[Slide]) -> None:
         connection.execute(f"CREATE INDEX temp.incoming_by_name ON incoming ({_COLUMNS})")
     with transaction(connection, writes=False):
         connection.execute(
-            "CREATE TEMP TABLE older AS SELECT position, file_name, file_id, "
+            "CREATE TEMP TABLE namesakes AS SELECT position, file_name, file_id, "
             "min(position) OVER (PARTITION BY file_name) AS first, "
             "row_number() OVER (PARTITION BY file_name ORDER BY coalesce(updated, '') DESC, "
             "CAST(version AS INTEGER) DESC, position DESC) AS age FROM temp.incoming "
@@ -350,11 +350,11 @@ def _load(connection: sqlite3.Connection, slides: Iterable[Slide]) -> None:
         )
         connection.execute(
             "DELETE FROM temp.incoming WHERE position IN "
-            "(SELECT position FROM temp.older WHERE age > 1)"
+            "(SELECT position FROM temp.namesakes WHERE age > 1)"
         )
         connection.execute(
-            "UPDATE temp.incoming SET position = first FROM temp.older "
-            "WHERE older.position = incoming.position"
+            "UPDATE temp.incoming SET position = first FROM temp.namesakes "
+            "WHERE namesakes.position = incoming.position"
         )
         connection.execute("CREATE TEMP TABLE unlisted (file_name PRIMARY KEY) WITHOUT ROWID")
         # SQLite merges two indexes here, and looks up no name.
@@ -395,7 +395,7 @@ def _compare(connection: sqlite3.Connection) -> None:
 def _apply(connection: sqlite3.Connection, release: str) -> None:
     """Write the slides that differ, and the positions of all."""
     differs = _DIFFERS.format(old="slides", new="excluded")
-    # A manifest lacks most columns: they keep their values, md5 and size unless the file changed.
+    # Columns that a manifest lacks keep their values; md5 and size only if the file is the same.
     connection.execute(
         f"""
         INSERT INTO slides ({_COLUMNS}, position, listed_in)

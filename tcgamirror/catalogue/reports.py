@@ -16,7 +16,7 @@ from tcgamirror.catalogue.database import (
     translate_errors,
     translation,
 )
-from tcgamirror.catalogue.listing import COUNTED, SLIDE_COLUMNS, last_release, slide_of
+from tcgamirror.catalogue.listing import COUNTS, SLIDE_COLUMNS, last_release, slide_of
 from tcgamirror.catalogue.names import find_slides
 from tcgamirror.model.errors import BadQuery, NoMemory, UsageError
 from tcgamirror.model.labels import COLUMNS
@@ -277,7 +277,7 @@ class Reports(Part):
         with self._database.reading() as connection:
             after = 0 if since is None else _merge_number(connection, since)
             rows = connection.execute(
-                f"SELECT merge, release, merged_at, listed, {', '.join(COUNTED)} FROM releases "
+                f"SELECT merge, release, merged_at, listed, {', '.join(COUNTS)} FROM releases "
                 "WHERE merge > ? ORDER BY merge",
                 (after,),
             )
@@ -287,7 +287,7 @@ class Reports(Part):
                     release,
                     merged_at,
                     listed,
-                    {what: count for what, count in zip(COUNTED, counts, strict=True) if count},
+                    {what: count for what, count in zip(COUNTS, counts, strict=True) if count},
                 )
                 for merge, release, merged_at, listed, *counts in rows
             ]

@@ -23,12 +23,12 @@ from tcgamirror.catalogue.database import (
 from tcgamirror.catalogue.exclusions import apply_exclusions, merge_exclusions
 from tcgamirror.catalogue.images import STATUS_COLUMNS, write_images
 from tcgamirror.catalogue.labels import put_labels
-from tcgamirror.catalogue.listing import COUNTED, SLIDE_COLUMNS, slide_of, stage_listing
+from tcgamirror.catalogue.listing import COUNTS, SLIDE_COLUMNS, slide_of, stage_listing
 from tcgamirror.model.errors import ListingShrunk
 from tcgamirror.model.slide import Status, Upstream
 
 _SLIDES = (*SLIDE_COLUMNS, "position", "upstream", "listed_in")
-_RELEASES = ("merge", "release", "merged_at", "listed", *COUNTED)
+_RELEASES = ("merge", "release", "merged_at", "listed", *COUNTS)
 _IDENTITY = ("release", "merged_at", "listed")
 """Columns of `releases` that two catalogues share only if one was made from the other."""
 
