@@ -23,14 +23,14 @@ from tcgamirror.transfer.objects import StoredArchive
 _BUFFER_BYTES = 1 << 20
 
 _TOP = "tcgamirror"
-"""The directory in an archive whose own name cannot be one."""
+"""Top folder of an archive whose own name not every system can have."""
 
 
 @contextmanager
 def open_destination(
     dest: Path | StoredArchive | None, root: Path, size: int
 ) -> Iterator[tuple[Path, Destination]]:
-    """Yield a folder for the catalogue of an export, and its destination, locked by this run.
+    """Yield a folder for the catalogue of an export, and its destination.
 
     The export is renamed to `dest` when the block ends without an error. A killed export to a
     directory is resumed by the next one; an archive is written again.
@@ -66,7 +66,7 @@ def open_destination(
 
 
 class _Directory(Destination):
-    """A directory. names: of the files that belong to the export."""
+    """A directory as destination. names: of the files that belong to the export."""
 
     def __init__(self, work: Path) -> None:
         self._work = work
@@ -88,7 +88,7 @@ class _Directory(Destination):
         target = self._work / name
         with content.file, disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            # A killed export may have left a part of a file there, and anybody a link.
+            # A killed export may have left part of a file there, or another user a link.
             target.unlink(missing_ok=True)
             with target.open("xb") as file:
                 file.writelines(read_pieces(content.file.read, name, content.size))
@@ -114,7 +114,7 @@ def _archive_file(part: Path, dest: Path) -> Iterator[TarWriter]:
             part.rename(dest)
             sync_folder(dest.absolute().parent)
         finally:
-            # There may be no room for the rest of an archive that was not finished.
+            # A full disk has no room for the rest of an unfinished archive either.
             with suppress(OSError):
                 file.close()
 
@@ -134,7 +134,7 @@ def _standard_output() -> Iterator[TarWriter]:
 
 @contextmanager
 def _stored(dest: StoredArchive, size: int) -> Iterator[TarWriter]:
-    """Yield an archive that is put in parts, and is there once all of them are."""
+    """Yield an archive that is uploaded in parts, and exists once all of them do."""
     writer = dest.writer(size)
     with _tar(writer.write, Path(dest.key).stem) as archive:
         yield archive
@@ -142,7 +142,7 @@ def _stored(dest: StoredArchive, size: int) -> Iterator[TarWriter]:
 
 
 def _top(name: str) -> str:
-    """Return the directory in an archive: its name, if every system can have such a directory."""
+    """Return an archive's top folder: `name`, if every system can have a folder of that name."""
     is_plain = name.isascii() and name.isprintable() and not set(name) & set('\\/:*?"<>|')
     return name if is_plain and len(name) <= 100 and name.strip(". ") == name else _TOP
 
@@ -151,7 +151,7 @@ def _top(name: str) -> str:
 
 
 def check_dest(root: Path, dest: Path | StoredArchive | None) -> None:
-    """Raise UsageError where no export of the mirror at `root` can be made.
+    """Raise UsageError if `dest` cannot be an export of the mirror at `root`.
 
     dest: None for standard output.
     """
@@ -195,7 +195,7 @@ def _unfinished_folder(dest: Path) -> Iterator[Path]:
             yield work
             is_renamed = not is_tar(dest)
         finally:
-            # After the rename a folder of that name is another run's.
+            # After the rename, a folder at `work` is another run's.
             if not is_renamed:
                 with suppress(OSError):
                     if is_tar(dest):
@@ -222,7 +222,7 @@ def _check_ours(work: Path) -> None:
 
 
 def _clear(work: Path, keep: Collection[str]) -> None:
-    """Remove the files that a killed export left, but for those to keep, and empty folders."""
+    """Remove all files but those to keep, and the folders that are empty then."""
     for folder, folders, files in os.walk(work, topdown=False):
         for path in (Path(folder, name) for name in files):
             if path.relative_to(work).as_posix() not in keep:

@@ -39,11 +39,11 @@ def overview(catalogue: Catalogue, counts: Counts, entries: Entries) -> str:
     """Return the page's content."""
     states = zip(entries.column("status"), entries.column("mpp_x"), strict=True)
     unknown = sum(status == "done" and mpp is None for status, mpp in states)
-    of_unknown = f" ({unknown:,} of unknown one)" if unknown else ""
+    unknowns = f" ({unknown:,} unknown)" if unknown else ""
     charts = [
         _projects(counts),
         _resolutions("bases", "Resolution of the slides' bases", entries.column("base_mpp")),
-        _resolutions("images", f"Resolution of the images{of_unknown}", entries.column("mpp_x")),
+        _resolutions("images", f"Resolution of the images{unknowns}", entries.column("mpp_x")),
         _sources(counts),
         _failures(catalogue),
     ]
@@ -108,7 +108,7 @@ def _failures(catalogue: Catalogue) -> str:
 
 
 def _resolutions(name: str, title: str, facts: Iterable[Fact]) -> str:
-    # Only plausible ones, so that they fit an axis.
+    # Only plausible values, so that they fit an axis.
     values = [fact for fact in facts if isinstance(fact, int | float) and 1e-4 < fact < 1e6]
     rows = [
         _Row(f"{low:g} to {high:g}", [("plain", count)], [f"{count:,}"])
@@ -133,9 +133,9 @@ def _chart(
 
 def _row(row: _Row, most: float) -> str:
     bar, start = "", 0.0
-    for look, value in row.parts:
+    for style, value in row.parts:
         width = 100 * value / most
-        bar += f'<rect class="{look}" x="{start:.2f}%" width="{width:.2f}%" height="14"/>'
+        bar += f'<rect class="{style}" x="{start:.2f}%" width="{width:.2f}%" height="14"/>'
         start += width
     label, *cells = (escape(str(sanitize(text))) for text in (row.label, *row.cells))
     values = "".join(f"<td>{cell}</td>" for cell in cells)
@@ -144,7 +144,7 @@ def _row(row: _Row, most: float) -> str:
 
 
 def histogram(values: Sequence[float]) -> Sequence[tuple[float, float, int]]:
-    """Return start, end and count of at most 16 bins of one round width, but for empty ones.
+    """Return start, end and count of the filled bins, at most MOST_BINS, of one round width.
 
     >>> [(low, count) for low, _, count in histogram([15.0, 15.01, 15.03])]
     [(15.0, 1), (15.01, 1), (15.03, 1)]
