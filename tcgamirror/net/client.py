@@ -277,7 +277,7 @@ class HttpClient:
                 with closing(response):
                     if response.status_code in (429, 503):
                         has_wait = retry_after(response.headers.get("Retry-After")) is not None
-                        host.record_busy(exchange.began, response.status_code, has_wait=has_wait)
+                        host.record_busy(exchange.start, response.status_code, has_wait=has_wait)
                     redirect = _redirect(target, response)
                     if redirect is None:
                         rate = self._rate
@@ -302,12 +302,12 @@ class HttpClient:
                 yield host, exchange
             except NetworkError as error:
                 # A connection that breaks after enough bytes does not count as a reset.
-                if is_reset(error) and exchange.received < self._worth:
-                    host.record_reset(exchange.began)
+                if is_reset(error) and exchange.bytes_received < self._worth:
+                    host.record_reset(exchange.start)
                 elif is_reset(error) or not error.retryable:
-                    host.record_success(exchange.began)
+                    host.record_success(exchange.start)
                 raise
-            host.record_success(exchange.began)
+            host.record_success(exchange.start)
         finally:
             host.release()
 

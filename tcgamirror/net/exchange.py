@@ -50,8 +50,8 @@ class Exchange:
         name: Host and path of the URL, for messages.
         proxies: As requests takes them.
         proxy: Address of the proxy, without credentials; None without one.
-        began: Start of the request, in monotonic seconds.
-        received: Bytes of the body so far.
+        start: Of the request, in monotonic seconds.
+        bytes_received: Of the body, so far.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class Exchange:
     ) -> None:
         self.name = name
         self.proxies, self.proxy = route.proxies, route.proxy
-        self.began = time.monotonic()
-        self.received = 0
+        self.start = time.monotonic()
+        self.bytes_received = 0
         self._subject = name if self.proxy is None else f"proxy {self.proxy}, on the way to {name}"
         self._first_byte = first_byte
         self._stop = stop
-        self.expect(f"no connection within {connect:g} s", self.began + connect)
+        self.expect(f"no connection within {connect:g} s", self.start + connect)
 
     def expect(self, complaint: str, until: float) -> None:
         """Set the limit (monotonic seconds) and the message of its Timeout."""

@@ -37,7 +37,7 @@ class Host:
         self.name = name
         self.route = route
         self._limit = self._allowed = limit
-        self._held = 0
+        self._in_use = 0
         self._first_pause = first_pause
         self._on_pause = on_pause
         self._pause = self._pause_end = self._adjusted_at = 0.0
@@ -58,12 +58,12 @@ class Host:
         left = self.pause_left
         with self._changed:
             is_free = self._changed.wait_for(self._is_free, min(left, POLL) if left > 0 else POLL)
-            self._held += is_free
+            self._in_use += is_free
             return is_free
 
     def release(self) -> None:
         with self._changed:
-            self._held -= 1
+            self._in_use -= 1
             self._changed.notify()
 
     def record_busy(self, sent: float, status: int, *, has_wait: bool) -> None:
@@ -107,4 +107,4 @@ class Host:
             self._on_pause(self.name.removesuffix(":443"), seconds, reason)
 
     def _is_free(self) -> bool:
-        return self._held < self._allowed and self.pause_left <= 0
+        return self._in_use < self._allowed and self.pause_left <= 0

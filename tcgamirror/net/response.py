@@ -102,7 +102,7 @@ class HttpResponse:
         timeouts, exchange = self._timeouts, self._exchange
         slow = f"fewer than {timeouts.least_rate:g} bytes/s came for {timeouts.stall:g} s"
         long = f"the answer was not whole after {whole:g} s" if whole is not None else slow
-        end = exchange.began + whole if whole is not None else float("inf")
+        end = exchange.start + whole if whole is not None else float("inf")
         since, got = time.monotonic(), 0
         while True:
             window = since + timeouts.stall
@@ -112,7 +112,7 @@ class HttpResponse:
                 return
             paused = time.monotonic()
             exchange.rest()
-            exchange.received += len(piece)
+            exchange.bytes_received += len(piece)
             self._meter.add(count=len(piece))
             self._rate.wait_for(len(piece))
             exchange.check()

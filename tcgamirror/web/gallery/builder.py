@@ -16,7 +16,7 @@ from tcgamirror.system.files import atomic_write
 from tcgamirror.system.parallel import in_batches
 from tcgamirror.web.gallery import packs, pages
 from tcgamirror.web.gallery.entries import Entries, read_entries
-from tcgamirror.web.gallery.overview import overview
+from tcgamirror.web.gallery.overview import build_overview
 from tcgamirror.web.gallery.packs import Pack
 from tcgamirror.web.gallery.thumbnails import Thumbnails
 
@@ -64,7 +64,7 @@ def build(mirror: Mirror, on_progress: Callable[[int, int], None]) -> GalleryRep
         with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
             entries = read_entries(catalogue)
             counts = catalogue.reports.counts()
-            charts = overview(catalogue, counts, entries)
+            charts = build_overview(catalogue, counts, entries)
         gallery = _Gallery(mirror.root, folder, entries, packs.packs(entries))
         written = gallery.put_packs(on_progress)
         target, release = mirror.settings.fixed, counts.release

@@ -35,7 +35,7 @@ class _Row(NamedTuple):
     cells: Sequence[str]
 
 
-def overview(catalogue: Catalogue, counts: Counts, entries: Entries) -> str:
+def build_overview(catalogue: Catalogue, counts: Counts, entries: Entries) -> str:
     """Return the page's content."""
     states = zip(entries.column("status"), entries.column("mpp_x"), strict=True)
     unknown = sum(status == "done" and mpp is None for status, mpp in states)
@@ -112,7 +112,7 @@ def _resolutions(name: str, title: str, facts: Iterable[Fact]) -> str:
     values = [fact for fact in facts if isinstance(fact, int | float) and 1e-4 < fact < 1e6]
     rows = [
         _Row(f"{low:g} to {high:g}", [("plain", count)], [f"{count:,}"])
-        for low, high, count in histogram(values)
+        for low, high, count in count_bins(values)
     ]
     return _chart(name, title, ("µm per pixel", "slides"), rows)
 
@@ -126,12 +126,12 @@ def _chart(
     head = f"<thead><tr>{first}<td></td>{''.join(others)}</tr></thead>\n" if rows else ""
     return (
         f'<section class="chart" aria-labelledby="{name}">\n<h2 id="{name}">{title}</h2>\n{note}'
-        f"<table>{head}<tbody>\n{''.join(_row(row, most) for row in rows)}</tbody></table>\n"
+        f"<table>{head}<tbody>\n{''.join(_draw_row(row, most) for row in rows)}</tbody></table>\n"
         "</section>\n"
     )
 
 
-def _row(row: _Row, most: float) -> str:
+def _draw_row(row: _Row, most: float) -> str:
     bar, start = "", 0.0
     for style, value in row.parts:
         width = 100 * value / most
@@ -143,12 +143,12 @@ def _row(row: _Row, most: float) -> str:
     return f'<tr><th scope="row">{label}</th><td>{svg}</td>{values}</tr>\n'
 
 
-def histogram(values: Sequence[float]) -> Sequence[tuple[float, float, int]]:
+def count_bins(values: Sequence[float]) -> Sequence[tuple[float, float, int]]:
     """Return start, end and count of the filled bins, at most MOST_BINS, of one round width.
 
-    >>> [(low, count) for low, _, count in histogram([15.0, 15.01, 15.03])]
+    >>> [(low, count) for low, _, count in count_bins([15.0, 15.01, 15.03])]
     [(15.0, 1), (15.01, 1), (15.03, 1)]
-    >>> histogram([0.25, 0.25])
+    >>> count_bins([0.25, 0.25])
     [(0.25, 0.2502, 2)]
     """
     if not values:
