@@ -9,7 +9,7 @@ import logging
 import math
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -244,10 +244,15 @@ class DaskWorkers:
             raise OSError("the connection was lost") from error
 
     def _run(
-        self, function: Callable[..., Any], *args: object, seconds: float = ANSWER_SECONDS
+        self,
+        function: Callable[..., Any],
+        *args: object,
+        workers: Collection[str] | None = None,
+        seconds: float = ANSWER_SECONDS,
     ) -> dict[str, Any]:
-        """Call a function at all workers. Return its results and errors by their addresses."""
-        run = partial(self._client.run, function, *args, on_error="return")
+        """Call a function at all workers, or some. Return results and errors by their addresses."""
+        some = None if workers is None else list(workers)
+        run = partial(self._client.run, function, *args, workers=some, on_error="return")
         answers: dict[str, Any] = self._call(partial(run, callback_timeout=seconds))
         return answers
 
@@ -268,8 +273,8 @@ class DaskWorkers:
         if now - self._polled_at >= POLL_SECONDS:
             self._polled_at = now
             threads: dict[str, int] = dict(self._ask("ncores"))
-            if threads.keys() - self._threads.keys():
-                self._check_versions()
+            if new := threads.keys() - self._threads.keys():
+                self._check_versions(new)
                 self._orders = None
             if threads:
                 self._workers_seen_at = now
@@ -287,8 +292,9 @@ class DaskWorkers:
         with suppress(TimeoutError):
             self._run(obey, self._station, orders, seconds=BRIEF_SECONDS)
 
-    def _check_versions(self) -> None:
-        for worker, version in self._run(eval, _VERSION).items():
+    def _check_versions(self, workers: Collection[str]) -> None:
+        # Not of all, because one that hangs would not answer.
+        for worker, version in self._run(eval, _VERSION, workers=workers).items():
             # A worker that is gone again gives an OSError.
             if version != __version__ and not isinstance(version, OSError):
                 theirs = "none" if isinstance(version, Exception) else version

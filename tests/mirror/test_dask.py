@@ -167,6 +167,22 @@ def test_ctrl_c_twice_ends_a_run_whose_worker_hangs(
     assert is_same(root, alone)
 
 
+def test_a_new_worker_is_used_while_another_hangs(
+    gdc: StandIn, alone: Path, tmp_path: Path
+) -> None:
+    root = made(tmp_path / "m", gdc, slides=SLIDES)
+    with cluster(tmp_path / "dask", workers=0) as dask:
+        victim = dask.worker()
+        with slowly(gdc), started("--mirror", root, "update", "--dask", dask.address) as update:
+            until(lambda: images(root))
+            victim.send_signal(signal.SIGSTOP)
+            dask.worker()
+            until(lambda: update.poll() is not None or len(images(root)) == SLIDES - 1)
+            victim.kill()
+            assert ended(update).code == 0
+    assert is_same(root, alone)
+
+
 def test_ctrl_c_on_a_terminal_reaches_the_processes_of_this_machine_too(
     gdc: StandIn, alone: Path, tmp_path: Path
 ) -> None:
