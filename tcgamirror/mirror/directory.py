@@ -267,9 +267,9 @@ def hold(root: Path, command: str) -> Iterator[None]:
         try:
             stack.enter_context(Lock(root / LOCK, command))
         except Locked as error:
-            from tcgamirror.mirror.shards import running_shard
+            from tcgamirror.mirror.shards import find_holder
 
-            if (holder := running_shard(root)) is None:
+            if (holder := find_holder(root)) is None:
                 raise
             raise Locked(f"a shard ({holder}) holds {root}. Wait for it to end") from error
         yield

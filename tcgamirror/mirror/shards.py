@@ -76,7 +76,7 @@ def check_others(root: Path, shard: Shard) -> None:
             )
 
 
-def running_shard(root: Path) -> str | None:
+def find_holder(root: Path) -> str | None:
     """Return who holds a shard of the mirror, in words; None if none runs."""
     return next((holder for _, holder in _holders(root)), None)
 

@@ -1,9 +1,8 @@
 """Requests whose every wait ends at its limit, or when the run is stopped.
 
-A socket's own timeout bounds one `recv`. A server that drips bytes, even of the headers, could
-thus hold a thread for ever. So each `recv` waits only briefly, and the limit of the whole is
-checked in between. What cannot be cut short, such as the look-up of a name, is done by a thread
-that is left behind at the limit.
+A socket's own timeout bounds one `recv`, so a server that drips bytes, even of the headers,
+could hold a thread for ever. Each `recv` thus waits only briefly, and the limit is checked in
+between. What cannot be cut short, as a name's look-up, is left behind in a thread of its own.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ class Exchange:
         self._until = until
 
     def expect_answer(self) -> None:
-        """Start the limit of the first byte: the connection is made, the request goes out."""
+        """Set the limit of the first byte, once the connection is made."""
         self._subject = self.name
         limit = self._first_byte
         self.expect(f"no answer within {limit:g} s", time.monotonic() + limit)

@@ -17,9 +17,9 @@ from tcgamirror.system.parallel import POLL
 RESETS = 3
 """Connections reset in a row before a pause begins."""
 LONGEST_PAUSE = 10
-"""The longest pause, as a multiple of the first."""
+"""The longest pause, as a multiple of the first one."""
 LEAST_CONNECTIONS = 4
-"""Connections that a host in trouble keeps."""
+"""Connections that a host in trouble keeps, unless its limit is lower."""
 CALM_SECONDS = 120.0
 """Seconds without trouble after which a host's connections double, up to its limit."""
 
@@ -54,7 +54,7 @@ class Host:
             self._limit = self._allowed = limit
 
     def acquire(self) -> bool:
-        """Wait briefly for a connection outside of pauses, and return whether it is held."""
+        """Wait briefly for a connection outside of pauses, and return whether one is held now."""
         left = self.pause_left
         with self._changed:
             is_free = self._changed.wait_for(self._is_free, min(left, POLL) if left > 0 else POLL)
@@ -93,7 +93,7 @@ class Host:
                 self._allowed = min(self._limit, 2 * self._allowed)
 
     def _adjust(self, sent: float, reason: str, *, pause: bool) -> None:
-        """Halve the connections, and pause, unless it was done since the request was sent."""
+        """Halve the connections, and pause, unless that was done after the request was sent."""
         with self._changed:
             if sent < self._adjusted_at:
                 return
