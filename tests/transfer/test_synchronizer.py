@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import json
+import math
 import os
 import random
 import shutil
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -26,7 +29,8 @@ from tcgamirror.model.errors import Unreachable
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.timeouts import Timeouts
 from tcgamirror.system.interrupt import Shutdown
-from tcgamirror.transfer.sync.remote import HttpMirror
+from tcgamirror.transfer.sync.plan import SyncState
+from tcgamirror.transfer.sync.remote import CatalogueVersion, HttpMirror
 from tcgamirror.transfer.sync.synchronizer import synchronize
 from tcgamirror.transfer.sync.target import DirectoryTarget
 from tests.gdc import Fault, Listed, StandIn
@@ -168,6 +172,20 @@ def test_what_the_source_lacks_stays_until_delete_is_given(root: Path, source: P
     assert synced(source, root, "--delete")["removed"] == 1
     assert not (root / path).exists() and dump(root) == dump(source)
     verified(root)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"images": math.inf},
+        {"seen": {"digest": "x", "etag": "a\r\nb: c"}},
+        {"seen": {"digest": "x", "modified": 0}},
+    ],
+)
+def test_a_state_that_no_sync_wrote_is_ignored(changed: Mapping[str, object]) -> None:
+    text = SyncState.of("source", CatalogueVersion("x", "tag")).json()
+    assert SyncState.parse(text, "source") is not None
+    assert SyncState.parse(json.dumps({**json.loads(text), **changed}), "source") is None
 
 
 def test_a_dry_run_changes_nothing_and_counts_the_same(tmp_path: Path, root: Path) -> None:

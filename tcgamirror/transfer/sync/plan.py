@@ -15,8 +15,11 @@ from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import ImageState, are_different
 from tcgamirror.mirror.directory import FIXED
 from tcgamirror.model.errors import ExitCode
+from tcgamirror.model.fields import matching
 from tcgamirror.transfer.sync.remote import CatalogueVersion
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
+
+_TAG = matching(r"[ -~]{0,1000}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +112,12 @@ class SyncState:
     @classmethod
     def parse(cls, text: str | bytes, source: str) -> Self | None:
         """Return the state as JSON; None if it is not one of a sync from this source."""
-        with suppress(KeyError, TypeError, ValueError, RecursionError):
+        with suppress(KeyError, TypeError, ValueError, OverflowError, RecursionError):
             fields = json.loads(text)
             state = cls.of(source, CatalogueVersion(**fields["seen"]))
+            for tag in (state.seen.etag, state.seen.modified):
+                # Whoever writes to the bucket chooses what the source is sent as a header.
+                _TAG("" if tag is None else tag)
             if fields["source"] == state.source:
                 images, others = int(fields["images"]), int(fields["others"])
                 return replace(state, images=images, others=others, here=fields.get("here", ""))
