@@ -173,8 +173,9 @@ def check_dest(root: Path, dest: Path | StoredArchive | None) -> None:
 
 
 def _check_free(dest: Path) -> None:
-    empty = dest.is_dir() and not dest.is_symlink() and not any(dest.iterdir())
-    if os.path.lexists(dest) and not empty:
+    # A directory replaces an empty one by its rename, which an archive cannot.
+    is_empty = dest.is_dir() and not dest.is_symlink() and not any(dest.iterdir())
+    if os.path.lexists(dest) and (is_tar(dest) or not is_empty):
         raise UsageError(f"{dest}: exists already. Name another place, or remove it first")
 
 

@@ -47,8 +47,10 @@ def test_an_impossible_export_writes_nothing(mirror: Path, tmp_path: Path) -> No
     for name in ("there", "way.part"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("a person's")
+    (tmp_path / "empty.tar").mkdir()
     cases: list[tuple[Path, tuple[str, ...], str]] = [
         (tmp_path / "there", (), "exists already"),
+        (tmp_path / "empty.tar", (), "empty.tar: exists already"),
         (tmp_path / "way", (), "is in the way"),
         (tmp_path / "no" / "e", (), "is not a directory"),
         (mirror / "e", (), "inside the mirror"),
