@@ -7,6 +7,7 @@ also loses half of its connections; they double again after each CALM_SECONDS wi
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -36,7 +37,9 @@ class Host:
         """limit: connections at once. first_pause: seconds; each further one is twice as long."""
         self.name = name
         self.route = route
-        self._limit = self._allowed = limit
+        self._limit = limit
+        # Connections that the host bears: all, as far as is known.
+        self._bearable = math.inf
         self._in_use = 0
         self._first_pause = first_pause
         self._on_pause = on_pause
@@ -51,7 +54,7 @@ class Host:
 
     def set_limit(self, limit: int) -> None:
         with self._changed:
-            self._limit = self._allowed = limit
+            self._limit = limit
 
     def acquire(self) -> bool:
         """Wait briefly for a connection outside of pauses, and return whether one is held now."""
@@ -88,9 +91,9 @@ class Host:
             return
         with self._changed:
             self._pause = self._resets = 0
-            if self._allowed < self._limit and time.monotonic() > self._adjusted_at + CALM_SECONDS:
+            if self._bearable < self._limit and time.monotonic() > self._adjusted_at + CALM_SECONDS:
                 self._adjusted_at = time.monotonic()
-                self._allowed = min(self._limit, 2 * self._allowed)
+                self._bearable *= 2
 
     def _adjust(self, sent: float, reason: str, *, pause: bool) -> None:
         """Halve the connections, and pause, unless that was done after the request was sent."""
@@ -98,7 +101,8 @@ class Host:
             if sent < self._adjusted_at:
                 return
             self._adjusted_at = time.monotonic()
-            self._allowed = min(self._allowed, max(LEAST_CONNECTIONS, self._allowed // 2))
+            allowed = min(self._limit, self._bearable)
+            self._bearable = max(LEAST_CONNECTIONS, allowed // 2)
             if pause:
                 longest = LONGEST_PAUSE * self._first_pause
                 self._pause = seconds = min(longest, 2 * self._pause or self._first_pause)
@@ -107,4 +111,4 @@ class Host:
             self._on_pause(self.name.removesuffix(":443"), seconds, reason)
 
     def _is_free(self) -> bool:
-        return self._in_use < self._allowed and self.pause_left <= 0
+        return self._in_use < min(self._limit, self._bearable) and self.pause_left <= 0

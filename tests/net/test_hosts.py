@@ -274,23 +274,35 @@ def test_a_busy_host_gets_half_the_connections(header: tuple[str, ...]) -> None:
     assert found == [[]] * 400
 
 
+def connections(host: Host) -> int:
+    """Return how many connections a host without any in use gives."""
+    count = sum(iter(host.acquire, False))
+    for _ in range(count):
+        host.release()
+    return count
+
+
 def test_connections_double_again_after_a_while_without_trouble(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     host = Host("host:443", Route({}, None), 16, LONG, Heard())
-
-    def most() -> int:
-        count = sum(iter(host.acquire, False))
-        for _ in range(count):
-            host.release()
-        return count
-
-    assert most() == 16
+    assert connections(host) == 16
     for _ in range(3):
         host.record_busy(time.monotonic(), 429, has_wait=True)
     host.record_success(time.monotonic())
-    assert most() == LEAST_CONNECTIONS == 4
+    assert connections(host) == LEAST_CONNECTIONS == 4
     monkeypatch.setattr("tcgamirror.net.hosts.CALM_SECONDS", 0.0)
     for limit in (8, 16, 16):
         host.record_success(time.monotonic())
-        assert most() == limit
+        assert connections(host) == limit
+
+
+def test_a_new_limit_gives_no_halved_connections_back() -> None:
+    host = Host("host:443", Route({}, None), 16, LONG, Heard())
+    for limit in (8, 32):
+        host.set_limit(limit)
+        assert connections(host) == limit
+    host.record_busy(time.monotonic(), 503, has_wait=True)
+    for limit, most in ((32, 16), (8, 8), (2, 2), (32, 16)):
+        host.set_limit(limit)
+        assert connections(host) == most
