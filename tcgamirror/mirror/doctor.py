@@ -110,7 +110,8 @@ def findings() -> Iterator[Finding]:
     try:
         system = platform.freedesktop_os_release()["PRETTY_NAME"]
     except (OSError, KeyError):
-        system = f"macOS {platform.mac_ver()[0]}" if sys.platform == "darwin" else "unknown"
+        version = platform.mac_ver()[0]
+        system = f"macOS {version}" if version else "unknown"
     yield Finding("machine", "system", system)
     yield Finding("machine", "kernel", kernel)
     yield Finding("machine", "processors", f"{usable_cores()}, {memory:.1f} GB of memory")
