@@ -12,6 +12,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from tcgamirror.catalogue import database
@@ -120,14 +121,15 @@ class UntrustedCatalogue:
 
     @property
     def settings(self) -> Settings:
-        """Return default settings for the images that the fact FIXED describes."""
+        """Return default settings but for target and plan, which the catalogue's facts fix."""
         match = _TARGET.fullmatch(self.fixed)
         with suppress(ValueError, BadSettings):
             if match is not None:
                 size = {"mpp": float(match[1])} if match[1] else {"max_size": int(match[2])}
                 settings = read_sample({**size, "resample": match[3], "format": match[4]})
                 if settings.fixed == self.fixed:
-                    return settings
+                    plan = provenance.parse_plan(self._fact(provenance.PLAN))
+                    return replace(settings, plan=plan or settings.plan)
         raise self._damage(f"images of {self.fixed[:80]!r}, which no mirror has")
 
     def sample_facts(self) -> Mapping[str, str]:

@@ -36,7 +36,7 @@ from tcgamirror.transfer.sync.target import DirectoryTarget
 from tests.gdc import Fault, Listed, StandIn
 from tests.support.carrying import is_clean, moved_projects
 from tests.support.command import ended, inside, killed, run, started, succeeded
-from tests.support.mirrors import column, contents, images, made, rows, says, until
+from tests.support.mirrors import column, contents, images, made, rewrite, rows, says, until
 from tests.support.publishing import (
     WAYS,
     by_python,
@@ -87,6 +87,16 @@ def test_every_way_makes_an_equal_mirror(way: str, root: Path, source: Path) -> 
     assert f": {SLIDES} done, 0 pending" in inside("--mirror", root, "status").out
     assert inside("--mirror", root, "query", "select count(*) from mirror").out
     assert not list(root.glob(".catalogue*"))
+
+
+def test_a_new_mirror_of_a_web_server_has_the_plan_of_its_source(root: Path, source: Path) -> None:
+    rewrite(source, '^kind = "diagnostic"', 'kind = "all"')
+    plan = "json_set(value, '$.kind', 'all')"
+    change(source, f"UPDATE facts SET value = {plan} WHERE key = 'plan fixed at init'")
+    rest(source)
+    with by_python(source) as published:
+        synced(published.url, root)
+    verified(root)
 
 
 def test_no_news_of_many_images_takes_a_second(tmp_path: Path, root: Path) -> None:
