@@ -90,11 +90,19 @@ def _holders(root: Path) -> Iterator[tuple[str, str]]:
 
 def note_waiting(root: Path, note: Callable[[str], None]) -> None:
     """Note it if records of shards wait, because a copy of the catalogue lacks them."""
-    if _names(root, "jsonl"):
+    if any(_holds_run(root, name) for name in _names(root, "jsonl")):
         note(
             f"{root}: records of shards wait to be collected, and are left out. Collect them "
             f"first by: {text.command_line('fetch', root)}"
         )
+
+
+def _holds_run(root: Path, name: str) -> bool:
+    """Return whether a file has a run's records; True if this user may not read it."""
+    try:
+        return bool(_runs(name, _lines(root, name) or ()))
+    except TcgaMirrorError:
+        return True
 
 
 def _names(root: Path, kind: str) -> list[str]:

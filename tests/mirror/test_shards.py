@@ -534,6 +534,7 @@ def test_a_foreign_file_in_the_records_place(waiting: Path, tmp_path: Path, what
     assert (f"{path}: not the records of a shard" in result.err) == is_foreign
     assert path.exists() == is_foreign
     assert f"{SLIDES - 1} done, 1 failed" in result.err
+    assert inside("--mirror", waiting, "export", tmp_path / "e").err == ""
     assert other.read_text() == "mine\n"
 
 
