@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, fields
 
 from tcgamirror.catalogue.database import Part, Row, insert
 from tcgamirror.catalogue.names import resolve
-from tcgamirror.model.slide import Status
 
 NO_REASON = "no reason given"
 """Reason of an exclusion without one."""
@@ -82,16 +81,6 @@ class Exclusions(Part):
                 ((name,) for name in removed),
             )
         return removed
-
-    def accept_kept(self, names: Iterable[str]) -> None:
-        """Make slides done whose kept image is whole, unless their file has changed since."""
-        with self._database.change() as connection:
-            connection.executemany(
-                f"UPDATE images SET status = '{Status.DONE}' WHERE file_name = ? "
-                "AND status = 'pending' AND sha256 IS NOT NULL AND EXISTS (SELECT 1 FROM slides "
-                "WHERE slides.file_name = images.file_name AND upstream <> 'changed')",
-                ((name,) for name in names),
-            )
 
 
 def exclusions_of(connection: sqlite3.Connection) -> list[Exclusion]:

@@ -37,6 +37,17 @@ REQUEUE = (
 )
 """SQL that makes slides pending; the condition has to be added."""
 
+OUTDATED = (
+    "(slides.upstream = 'changed' OR EXISTS (SELECT 1 FROM images AS image "
+    "JOIN changes USING (file_name) JOIN releases USING (merge) "
+    "WHERE image.file_name = slides.file_name AND image.status <> 'done' "
+    "AND what = 'changed' AND merged_at > fetched_at))"
+)
+"""SQL condition on a row of `slides`: its file changed since its image, if any, was made.
+
+The log of changes tells it of slides that were withdrawn since.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class FoundImage:
@@ -107,7 +118,7 @@ class Images(Part):
         """
         return self._database.column(
             "SELECT file_name FROM images JOIN slides USING (file_name) WHERE path IS NOT NULL "
-            "AND (status = 'failed' OR (status = 'pending' AND upstream <> 'changed'))"
+            f"AND (status = 'failed' OR (status = 'pending' AND NOT {OUTDATED}))"
         )
 
     def path_of(self, name: str) -> str | None:
@@ -128,6 +139,16 @@ class Images(Part):
                 f"UPDATE images SET {empty}, "
                 "status = CASE status WHEN 'done' THEN 'pending' ELSE status END "
                 "WHERE file_name = ?",
+                ((name,) for name in names),
+            )
+
+    def accept_kept(self, names: Iterable[str]) -> None:
+        """Make slides done whose kept image is whole, unless their file has changed since."""
+        with self._database.change() as connection:
+            connection.executemany(
+                f"UPDATE images SET status = '{Status.DONE}' WHERE file_name = ? "
+                "AND status = 'pending' AND sha256 IS NOT NULL AND EXISTS (SELECT 1 FROM slides "
+                f"WHERE slides.file_name = images.file_name AND NOT {OUTDATED})",
                 ((name,) for name in names),
             )
 

@@ -18,7 +18,7 @@ from operator import attrgetter
 from typing import Any
 
 from tcgamirror.catalogue.database import Part, Row, insert, tables, transaction
-from tcgamirror.catalogue.images import REQUEUE
+from tcgamirror.catalogue.images import OUTDATED, REQUEUE
 from tcgamirror.model.errors import ListingShrunk
 from tcgamirror.model.slide import Kind, Listing, Slide, Upstream
 from tcgamirror.model.text import timestamp
@@ -409,7 +409,7 @@ def _apply(connection: sqlite3.Connection, release: str) -> None:
             file_id = excluded.file_id,
             position = excluded.position,
             listed_in = excluded.listed_in,
-            upstream = CASE WHEN {differs} OR upstream = 'changed' THEN 'changed' ELSE 'current' END
+            upstream = CASE WHEN {differs} OR {OUTDATED} THEN 'changed' ELSE 'current' END
         """,
         (release,),
     )

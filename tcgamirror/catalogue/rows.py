@@ -21,7 +21,7 @@ from tcgamirror.catalogue.database import (
     transaction,
 )
 from tcgamirror.catalogue.exclusions import apply_exclusions, merge_exclusions
-from tcgamirror.catalogue.images import STATUS_COLUMNS, write_images
+from tcgamirror.catalogue.images import OUTDATED, STATUS_COLUMNS, write_images
 from tcgamirror.catalogue.labels import put_labels
 from tcgamirror.catalogue.listing import COUNTS, SLIDE_COLUMNS, slide_of, stage_listing
 from tcgamirror.model.errors import ListingShrunk
@@ -271,7 +271,7 @@ def put_slides(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
     )
     of_image = (
         "SELECT CASE WHEN status = 'done' THEN 'current' "
-        "WHEN slides.upstream = 'changed' OR slides.md5 <> excluded.md5 THEN 'changed' END "
+        f"WHEN {OUTDATED} OR slides.md5 <> excluded.md5 THEN 'changed' END "
         "FROM images WHERE images.file_name = excluded.file_name AND path IS NOT NULL"
     )
     put = (

@@ -110,7 +110,7 @@ def include(mirror: Mirror, names: Sequence[str], warn: Callable[[str], None]) -
                     file_digest(mirror.root / image.path, "sha256") == image.sha256
                 ):
                     whole.append(image.file_name)
-        catalogue.exclusions.accept_kept(whole)
+        catalogue.images.accept_kept(whole)
         sampled = removed.intersection(catalogue.sample.names())
     return ExclusionReport(
         len(removed), len(sampled), 0, 0, tuple(name for name in unknown if name not in excluded)

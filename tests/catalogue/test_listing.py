@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.exclusions import Exclusion
 from tcgamirror.catalogue.listing import MergeCounts
 from tcgamirror.model.errors import ListingShrunk
 from tcgamirror.model.slide import Listing, Outcome, Slide
@@ -48,6 +49,8 @@ class Model:
     upstream: dict[str, str] = field(default_factory=dict)
     former: dict[str, set[str]] = field(default_factory=dict)
     status: dict[str, str] = field(default_factory=dict)
+    imaged: set[str] = field(default_factory=set)
+    outdated: set[str] = field(default_factory=set)
 
     def merge(self, slides: list[Slide]) -> MergeCounts:
         counts = dict.fromkeys(MergeCounts.__dataclass_fields__, 0)
@@ -79,7 +82,7 @@ class Model:
             return ["added"]
         notes = []
         if self.upstream[name] == "withdrawn":
-            self.upstream[name] = "current"
+            self.upstream[name] = "changed" if name in self.outdated else "current"
             notes.append("returned")
         if old.file_id != new.file_id:
             self.former[name].add(old.file_id)
@@ -89,6 +92,8 @@ class Model:
             self.slides[name] = new
             if name in self.status:
                 self.status[name] = "pending"
+            if name in self.imaged:
+                self.outdated.add(name)
         else:
             if old.file_id != new.file_id:
                 notes.append("reidentified")
@@ -115,8 +120,9 @@ def changed(old: Slide, new: Slide) -> bool:
 def test_any_listings_give_what_the_plain_model_gives(listings: list[list[Slide]]) -> None:
     model = Model()
     with in_memory() as catalogue:
-        for slides in listings:
-            merged = catalogue.listing.merge(Listing("R", tuple(slides)), NOW, accept_shrink=True)
+        for day, slides in enumerate(listings):
+            now = NOW + 86400 * day
+            merged = catalogue.listing.merge(Listing("R", tuple(slides)), now, accept_shrink=True)
             assert merged == model.merge(slides)
             fresh = sorted(model.slides.keys() - model.status.keys())
             catalogue.sample.add(fresh, NOW)
@@ -133,10 +139,14 @@ def test_any_listings_give_what_the_plain_model_gives(listings: list[list[Slide]
             for name, former in model.former.items():
                 shown = catalogue.reports.show(name)["former_ids"]
                 assert isinstance(shown, list) and set(shown) == former
+            pending = {name for name, status in model.status.items() if status == "pending"}
+            assert set(catalogue.images.to_repair()) == (pending & model.imaged) - model.outdated
             first = sorted(model.slides)[0]
-            run = catalogue.begin_run("fetch", NOW)
-            catalogue.queue.record(Outcome(model.slides[first], (), PICTURE), run, NOW)
+            run = catalogue.begin_run("fetch", now)
+            catalogue.queue.record(Outcome(model.slides[first], (), PICTURE), run, now)
             model.status[first] = "done"
+            model.imaged.add(first)
+            model.outdated.discard(first)
             if model.upstream[first] == "changed":
                 model.upstream[first] = "current"
 
@@ -201,6 +211,24 @@ def test_a_withdrawn_slide_is_kept_and_may_return(catalogue: Catalogue) -> None:
     assert catalogue.listing.merge(listing(slide("a"), slide("b")), NOW).returned == 1
     assert mirror_row(catalogue, "b.svs")["upstream"] == "current"
     assert [what for what, _ in logged(catalogue, "b.svs")] == ["added", "withdrawn", "returned"]
+
+
+@pytest.mark.parametrize("is_excluded", [False, True])
+def test_an_image_of_an_older_file_is_outdated_while_withdrawn_and_after(
+    catalogue: Catalogue, is_excluded: bool
+) -> None:
+    newer, others = slide("b", md5="other"), slide("a")
+    if is_excluded:
+        catalogue.exclusions.add([Exclusion("b.svs", "torn", "me", "2026")])
+    catalogue.listing.merge(listing(others, newer, release="2"), LATER)
+    catalogue.listing.merge(listing(others, release="3"), LATER, accept_shrink=True)
+    if is_excluded:
+        assert catalogue.exclusions.remove(["b.svs"]) == ["b.svs"]
+    catalogue.images.accept_kept(["b.svs"])
+    assert catalogue.images.to_repair() == []
+    catalogue.listing.merge(listing(others, newer, release="4"), LATER)
+    row = mirror_row(catalogue, "b.svs")
+    assert (row["status"], row["upstream"]) == ("pending", "changed")
 
 
 def test_the_newest_of_two_files_of_one_name_counts(catalogue: Catalogue) -> None:
