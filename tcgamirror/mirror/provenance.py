@@ -72,7 +72,8 @@ def parse_plan(text: str | None) -> Plan | None:
 def plan_words(plan: Plan) -> str:
     """Return the plan in one line, without defaults.
 
-    >>> from tcgamirror.model.slide import By, Kind, Order
+    >>> from tcgamirror.model.sampling import Order
+    >>> from tcgamirror.model.slide import Kind
     >>> plan_words(Plan(0, kinds=frozenset({Kind.DIAGNOSTIC})))
     'by seed 0 (stable)'
     >>> plan_words(Plan(7, Order.SHUFFLE, By.SITE, projects=frozenset({"TCGA-OV", "TCGA-GBM"})))
