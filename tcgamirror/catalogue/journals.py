@@ -111,7 +111,11 @@ def _is_foreign(handle: int, size: int, head: bytes) -> bool:
     if not 512 <= page_size <= 65536 or not 32 <= sector <= 65536:
         return False
     for place in range(sector, size, page_size + 8):
-        if os.pread(handle, 4, place) != b"\0\0\0\1":
+        number = os.pread(handle, 4, place)
+        if number == bytes(4):
+            # SQLite reads no further, and a sparse file may go on for terabytes.
+            return False
+        if number != b"\0\0\0\1":
             continue
         data = os.pread(handle, page_size + 4, place + 4)
         page, checksum = data[:page_size], data[page_size:]

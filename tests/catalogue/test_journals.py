@@ -160,6 +160,16 @@ def test_a_journal_of_another_database_is_refused(catalogue: Path, tmp_path: Pat
     refused(catalogue, "of another database")
 
 
+@pytest.mark.timeout(20)
+def test_a_journal_of_terabytes_is_read_to_its_last_record(catalogue: Path) -> None:
+    journal, second = catalogue.with_name("catalogue.db-journal"), catalogue.read_bytes()[PAGE:]
+    record = struct.pack(">I", 2) + second[:PAGE] + struct.pack(">I", summed(second[:PAGE], 7))
+    journal.write_bytes(rollback(catalogue)[:512] + record)
+    os.truncate(journal, 1 << 40)
+    with Catalogue.open(catalogue, read_only=True) as opened:
+        assert opened.sample.names() == ["b.svs", "a.svs"]
+
+
 def test_no_catalogue_is_imported_that_a_journal_makes_too_large(
     trap: Path, tmp_path: Path
 ) -> None:
