@@ -158,7 +158,7 @@ def test_four_shards_one_of_them_killed_make_the_mirror_of_one_run(
     assert done < SLIDES and records(root) == [f"{number}-of-4.jsonl" for number in range(1, 5)]
     assert column(root, "select count(*) from attempts") == [0]
     result = collect(root)
-    assert result.code == 0 and f"{SLIDES - done} slides fetched" in result.out
+    assert result.code == 0 and f"{SLIDES - done} slide" in result.out
     assert f"{done} slides of shards collected: {done} done, 0 failed" in result.err
     assert is_as_one_run(root, single)
     commands = "select command, exit_code from runs where command like 'fetch%' order by 1"
