@@ -5,6 +5,7 @@ Dask gives a lost worker's slides to another worker. An image travels with its s
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import socket
@@ -42,13 +43,13 @@ from tcgamirror.system.parallel import result_or_error, start_further_thread, st
 LOCAL = "local:"
 
 ANSWER_SECONDS = 10.0
-"""Seconds within which the scheduler, or all workers together, must answer."""
+"""Seconds within which the scheduler must answer."""
 
 BRIEF_SECONDS = 2.0
-"""Seconds that orders or the disconnection may take: no hung worker is waited for."""
+"""Seconds that a worker's answer or the disconnection may take."""
 
 WORKER_SECONDS = 60.0
-"""Seconds without any worker after which the run ends."""
+"""Seconds without any worker after which the run ends, and that a new run waits for a hung one."""
 
 POLL_SECONDS = 1.0
 """Seconds between two requests for the list of workers."""
@@ -101,8 +102,18 @@ class DaskWorkers:
             is_local = address.startswith(LOCAL)
             station = Station(mirror.settings, self._orders or Orders(), is_local=is_local)
             opened.callback(self._remove_station)
-            self._client.register_plugin(station, self._station)
+            self._register(station)
             self._opened = opened.pop_all()
+
+    def _register(self, station: Station) -> None:
+        """Give all workers the station, also those that join later."""
+
+        async def register() -> None:
+            await self._client.register_plugin(station, self._station)
+
+        # Dask waits for the answers of all, and one of them may hang.
+        with suppress(TimeoutError):
+            self._call(partial(self._client.sync, register, callback_timeout=WORKER_SECONDS))
 
     def _connect(self, opened: ExitStack) -> Client:
         """Return a client of the scheduler, which `opened` closes."""
@@ -244,17 +255,24 @@ class DaskWorkers:
             raise OSError("the connection was lost") from error
 
     def _run(
-        self,
-        function: Callable[..., Any],
-        *args: object,
-        workers: Collection[str] | None = None,
-        seconds: float = ANSWER_SECONDS,
+        self, function: Callable[..., Any], *args: object, workers: Collection[str]
     ) -> dict[str, Any]:
-        """Call a function at all workers, or some. Return results and errors by their addresses."""
-        some = None if workers is None else list(workers)
-        run = partial(self._client.run, function, *args, workers=some, on_error="return")
-        answers: dict[str, Any] = self._call(partial(run, callback_timeout=seconds))
-        return answers
+        """Call a function at workers. Return results and errors by their addresses.
+
+        Each is asked by itself, because Dask waits for all. One that hangs has a TimeoutError.
+        """
+
+        async def ask(worker: str) -> Any:
+            call = self._client.run(function, *args, workers=[worker], on_error="return")
+            try:
+                return (await asyncio.wait_for(call, BRIEF_SECONDS))[worker]
+            except OSError as error:
+                return error
+
+        async def ask_all() -> list[Any]:
+            return await asyncio.gather(*map(ask, workers))
+
+        return dict(zip(workers, self._call(partial(self._client.sync, ask_all)), strict=True))
 
     def _await_workers(self) -> None:
         while not self._threads:
@@ -271,16 +289,17 @@ class DaskWorkers:
         """
         now = time.monotonic()
         if now - self._polled_at >= POLL_SECONDS:
-            self._polled_at = now
             threads: dict[str, int] = dict(self._ask("ncores"))
             if new := threads.keys() - self._threads.keys():
-                self._check_versions(new)
+                for worker in self._find_silent(new):
+                    del threads[worker]
                 self._orders = None
             if threads:
                 self._workers_seen_at = now
             elif now - self._workers_seen_at > WORKER_SECONDS:
                 raise self._unreachable(f"it has no worker for {WORKER_SECONDS:.0f} s")
             self._threads = threads
+            self._polled_at = time.monotonic()
         stop = self._shutdown.stop.is_set()
         orders = Orders(max(1, len(self._threads)), not self._is_draining, stop)
         if orders != self._orders:
@@ -289,19 +308,21 @@ class DaskWorkers:
     def _give(self, orders: Orders) -> None:
         self._orders = orders
         # A hung worker does not answer. Dask itself finds out that it is lost.
-        with suppress(TimeoutError):
-            self._run(obey, self._station, orders, seconds=BRIEF_SECONDS)
+        self._run(obey, self._station, orders, workers=self._threads)
 
-    def _check_versions(self, workers: Collection[str]) -> None:
-        # Not of all, because one that hangs would not answer.
+    def _find_silent(self, workers: Collection[str]) -> list[str]:
+        """Return the new workers that hang or are gone again. Raises UsageError as `_poll`."""
+        silent = []
         for worker, version in self._run(eval, _VERSION, workers=workers).items():
-            # A worker that is gone again gives an OSError.
-            if version != __version__ and not isinstance(version, OSError):
+            if isinstance(version, OSError):
+                silent.append(worker)
+            elif version != __version__:
                 theirs = "none" if isinstance(version, Exception) else version
                 raise UsageError(
                     f"Dask worker {worker}: it has tcgamirror {theirs}, and this is "
                     f"{__version__}. Install the same version for every worker"
                 )
+        return silent
 
     def _remove_station(self) -> None:
         with suppress(OSError):

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from distributed import Client
 
 from tests.gdc import Listed, StandIn
 from tests.support.command import BINARY, ended, inside, run, started, succeeded, surroundings
@@ -180,6 +181,30 @@ def test_a_new_worker_is_used_while_another_hangs(
             until(lambda: update.poll() is not None or len(images(root)) == SLIDES - 1)
             victim.kill()
             assert ended(update).code == 0
+    assert is_same(root, alone)
+
+
+def test_workers_that_answer_are_used_while_one_that_joins_hangs(
+    gdc: StandIn, alone: Path, tmp_path: Path
+) -> None:
+    root = made(tmp_path / "m", gdc, slides=SLIDES)
+    with (
+        cluster(tmp_path / "dask", workers=1) as dask,
+        slowly(gdc),
+        started("--mirror", root, "update", "--dask", dask.address) as update,
+    ):
+        until(lambda: images(root))
+        # The run sees both at once, when one of them hangs already.
+        update.send_signal(signal.SIGSTOP)
+        victim, _ = dask.worker(), dask.worker()
+        with Client(dask.address, set_as_default=False) as client:
+            client.wait_for_workers(3, timeout=60)
+        victim.send_signal(signal.SIGSTOP)
+        update.send_signal(signal.SIGCONT)
+        until(lambda: update.poll() is not None or len(images(root)) >= SLIDES - 2)
+        victim.kill()
+        result = ended(update)
+    assert result.code == 0, result
     assert is_same(root, alone)
 
 
