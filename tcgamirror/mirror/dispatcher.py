@@ -122,7 +122,7 @@ class Dispatcher:
         """Return the report, with all bytes of the run, or raise the error that ended it.
 
         Raises:
-            Interrupted: The run was stopped before all slides ended.
+            Interrupted: The run, or the workers of some slides, stopped before all slides ended.
             Unreachable: The site is down, from the start or since some slide.
             NoMemory: A slide failed by a lack of memory.
             TcgaMirrorError: Any other error that would end every slide, such as DiskFull.
@@ -130,8 +130,11 @@ class Dispatcher:
         report = self.report
         if error := self._error or self._lack:
             raise error
-        if self._shutdown.requested and self._is_cut_short:
-            raise Interrupted(f"stopped with {report.done} slides done; the next run goes on")
+        if self._is_cut_short and (self._shutdown.requested or report.stopped_by is None):
+            cause = "" if self._shutdown.requested else ", as workers closed"
+            raise Interrupted(
+                f"stopped with {report.done} slides done{cause}; the next run goes on"
+            )
         all_unreached = 0 < report.failed == self._unreached.count and not report.done
         if all_unreached and self._is_away():
             raise Unreachable(f"no slide can be reached: {self._last_message}")

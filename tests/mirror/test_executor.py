@@ -11,7 +11,7 @@ import pytest
 from tcgamirror.mirror.dispatcher import BUGS_IN_A_ROW, GRACE
 from tcgamirror.mirror.executor import Threads
 from tcgamirror.mirror.slots import Slots
-from tcgamirror.model.errors import Bug, DiskFull, NoMemory
+from tcgamirror.model.errors import Bug, DiskFull, Interrupted, NoMemory
 from tcgamirror.model.slide import Slide
 from tcgamirror.system.interrupt import Shutdown
 from tests.support.executors import dispatch, dispatcher, file_ids, ladder_of, slides
@@ -53,6 +53,19 @@ def test_bugs_in_a_row_end_the_run() -> None:
     run = dispatcher(divide_by_zero, 1)
     assert len(file_ids(run, 8)) == BUGS_IN_A_ROW
     with pytest.raises(Bug, match=r"3 slides in a row met a bug: .*division by zero"):
+        run.finish()
+
+
+def test_slides_that_are_interrupted_without_a_shutdown_do_not_count_as_all_done() -> None:
+    """The worker that fetches them closes."""
+
+    def act(slide: Slide) -> None:
+        if slide.file_id == "0":
+            raise Interrupted("stopped while asking")
+
+    run = dispatcher(act, 1)
+    assert file_ids(run, 2) == ["1"]
+    with pytest.raises(Interrupted, match="stopped with 1 slides done, as workers closed"):
         run.finish()
 
 
