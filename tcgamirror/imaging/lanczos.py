@@ -23,11 +23,9 @@ from tcgamirror.model.geometry import Size
 REACH = 3
 """Inputs that the kernel spans on each side, per unit of downsample."""
 
-OUTPUTS = 8
-"""Outputs of one product: more of them have fewer inputs in common."""
-
-SMALL_PRODUCT = 250_000
-"""Most multiplications of a product: for more, OpenBLAS uses threads that wait for each other."""
+OUTPUTS = 16
+"""Outputs of one product. More of them have fewer inputs in common; of fewer, each product is so
+short that threads spend their time on taking turns."""
 
 MOST_INPUTS = Size(500, 300)
 """Most inputs, across and down, that are resized at once, unless one product has more."""
@@ -183,9 +181,6 @@ def _resize_block(
 def _multiply(values: Floats, by: Part, out: Floats) -> None:
     """Set `out`, of shape (columns, outputs), to the rounded outputs of rows of values."""
     for inputs, outputs, matrix in by.matrices():
-        step = max(1, SMALL_PRODUCT // matrix.size)
-        for start in range(0, len(out), step):
-            part = values[inputs, start : start + step].T
-            np.matmul(part, matrix, out=out[start : start + step, outputs])
+        np.matmul(values[inputs].T, matrix, out=out[:, outputs])
     np.rint(out, out=out)
     np.clip(out, 0, 255, out=out)

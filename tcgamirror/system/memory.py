@@ -1,8 +1,9 @@
-"""Memory of large libraries: check for it before they load, and keep what they free."""
+"""Large libraries: check for memory before they load, and have them use it well."""
 
 from __future__ import annotations
 
 import mmap
+import os
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
@@ -58,6 +59,8 @@ class LibraryGate:
             check_memory(LIBRARY_BYTES[name])
         if name == "numpy":
             keep_freed_memory()
+            # Its own threads wait for each other: several images are made at a time anyway.
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         return None
 
 

@@ -65,7 +65,6 @@ def test_sums_are_exact_whatever_is_summed_at_once(
     down = by_whole_numbers(pixels, span[1], size.height)
     expected = by_whole_numbers(down.swapaxes(0, 1), span[0], size.width).swapaxes(0, 1)
     monkeypatch.setattr(lanczos, "MOST_INPUTS", Size(most, most))
-    monkeypatch.setattr(lanczos, "SMALL_PRODUCT", most)
     strips = (pixels[top : top + 37] for top in range(0, length.height, 37))
     made = np.concatenate(list(resize(rows(strips, 23), length, span, size)))
     assert np.array_equal(made, expected)
