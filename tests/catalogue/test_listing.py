@@ -153,7 +153,7 @@ def test_any_listings_give_what_the_plain_model_gives(listings: list[list[Slide]
 
 @dataclass
 class Successors:
-    """What the GDC knows of successors, and the ids that it was asked for."""
+    """Successors by `file_id`, and the ids that were looked up."""
 
     known: dict[str, str] = field(default_factory=dict)
     requests: list[list[str]] = field(default_factory=list)
@@ -175,7 +175,7 @@ def catalogue() -> Catalogue:
 
 
 def logged(catalogue: Catalogue, name: str) -> list[tuple[object, object]]:
-    """What merges changed of a slide, and the details."""
+    """Return the logged changes of a slide with their details."""
     changes = catalogue.reports.show(name)["changes"]
     assert isinstance(changes, list)
     return [(change["what"], change["detail"]) for change in changes]

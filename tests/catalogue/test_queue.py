@@ -125,7 +125,7 @@ def test_delays_grow_up_to_a_month(two: Catalogue) -> None:
         assert two.queue.status_counts(now).next == timestamp(now + delay)
         now += delay + 1
     assert SLIDE_RETRY_DELAYS[0] == HOUR and 29 * DAY < SLIDE_RETRY_DELAYS[-1] < 30 * DAY
-    # A success starts them anew.
+    # A success resets the delays.
     done(two, "b")
     two.listing.merge(listing(slide("a"), slide("b", md5="new"), release="2"), NOW)
     fail(two, NOW)

@@ -112,7 +112,7 @@ def test_a_proxy_that_is_down_is_named(use: UseProxy, scheme: str, kind: str) ->
 
 
 class Greeting(Listener):
-    """What is no SOCKS proxy."""
+    """A server that is not a SOCKS proxy."""
 
     def url(self, _: str) -> str:
         return f"socks5h://127.0.0.1:{self.port}"
