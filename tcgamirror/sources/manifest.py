@@ -31,8 +31,8 @@ from tcgamirror.system.files import open_file_digest, open_regular
 
 MAX_FILE_BYTES = 500_000_000
 """Bytes of the file, and of its uncompressed text."""
-MAX_SLIDES = 300_000
-"""Ten times the slides of TCGA."""
+MAX_SLIDES = 3_000_000
+"""Many times the slides of TCGA; they are read into a temporary database."""
 MAX_LINE_CHARACTERS = 100_000
 
 _NAMES_SHOWN = 5
