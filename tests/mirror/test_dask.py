@@ -214,7 +214,7 @@ def test_ctrl_c_on_a_terminal_reaches_the_processes_of_this_machine_too(
     root = made(tmp_path / "m", gdc, slides=SLIDES)
     rewrite(root, "^workers = .*", "workers = 2")
     with slowly(gdc), started("--mirror", root, "update", "--dask", "local:2") as update:
-        until(lambda: images(root))
+        until(lambda: list(root.glob("images/*/*.png")))
         os.killpg(update.pid, signal.SIGINT)
         result = ended(update)
     assert (result.code, "stopped with" in result.err) == (130, True), result
