@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,11 @@ def cluster(folder: Path, workers: int = 3) -> Iterator[Cluster]:
         yield made
 
 
+def has_image(root: Path) -> bool:
+    """Return whether an image is there, without reading one that is being written."""
+    return any(root.glob("images/*/*.png"))
+
+
 @pytest.fixture(scope="module")
 def gdc(small_slides: tuple[Listed, ...]) -> Iterator[StandIn]:
     with StandIn(small_slides) as gdc:
@@ -106,7 +112,7 @@ def test_slides_of_a_lost_worker_are_fetched_by_the_others(
     root = made(tmp_path / "m", gdc, slides=SLIDES)
     victim = dask.worker()
     with slowly(gdc), started("--mirror", root, "update", "--dask", dask.address) as update:
-        until(lambda: images(root))
+        until(partial(has_image, root))
         victim.send_signal(end)
         result = ended(update)
     assert (result.code, result.err) == (0, ""), result
@@ -123,7 +129,7 @@ def test_a_killed_scheduler_ends_the_run_and_the_next_one_goes_on(
     root = made(tmp_path / "m", gdc, slides=SLIDES)
     with cluster(tmp_path / "dask", workers=1) as dask, slowly(gdc):
         with started("--mirror", root, "update", "--dask", dask.address) as update:
-            until(lambda: images(root))
+            until(partial(has_image, root))
             dask.scheduler.kill()
             result = ended(update)
         says(result, 4, f"Dask scheduler {dask.address}: ", "Nothing recorded is lost")
@@ -136,7 +142,7 @@ def test_ctrl_c_ends_the_slides_in_flight_and_begins_no_other(
 ) -> None:
     root = made(tmp_path / "m", gdc, slides=SLIDES)
     with slowly(gdc), started("--mirror", root, "update", "--dask", dask.address) as update:
-        until(lambda: images(root))
+        until(partial(has_image, root))
         update.send_signal(signal.SIGINT)
         result = ended(update)
     assert (result.code, "stopped with" in result.err) == (130, True), result
@@ -155,7 +161,7 @@ def test_ctrl_c_twice_ends_a_run_whose_worker_hangs(
     root = made(tmp_path / "m", gdc, slides=SLIDES)
     victim = dask.worker()
     with slowly(gdc), started("--mirror", root, "update", "--dask", dask.address) as update:
-        until(lambda: images(root))
+        until(partial(has_image, root))
         victim.send_signal(signal.SIGSTOP)
         for _ in range(2):
             update.send_signal(signal.SIGINT)
@@ -175,7 +181,7 @@ def test_a_new_worker_is_used_while_another_hangs(
     with cluster(tmp_path / "dask", workers=0) as dask:
         victim = dask.worker()
         with slowly(gdc), started("--mirror", root, "update", "--dask", dask.address) as update:
-            until(lambda: images(root))
+            until(partial(has_image, root))
             victim.send_signal(signal.SIGSTOP)
             dask.worker()
             until(lambda: update.poll() is not None or len(images(root)) == SLIDES - 1)
@@ -193,7 +199,7 @@ def test_workers_that_answer_are_used_while_one_that_joins_hangs(
         slowly(gdc),
         started("--mirror", root, "update", "--dask", dask.address) as update,
     ):
-        until(lambda: images(root))
+        until(partial(has_image, root))
         # The run sees both at once, when one of them hangs already.
         update.send_signal(signal.SIGSTOP)
         victim, _ = dask.worker(), dask.worker()
@@ -214,7 +220,7 @@ def test_ctrl_c_on_a_terminal_reaches_the_processes_of_this_machine_too(
     root = made(tmp_path / "m", gdc, slides=SLIDES)
     rewrite(root, "^workers = .*", "workers = 2")
     with slowly(gdc), started("--mirror", root, "update", "--dask", "local:2") as update:
-        until(lambda: list(root.glob("images/*/*.png")))
+        until(partial(has_image, root))
         os.killpg(update.pid, signal.SIGINT)
         result = ended(update)
     assert (result.code, "stopped with" in result.err) == (130, True), result
