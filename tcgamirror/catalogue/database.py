@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
@@ -236,17 +235,9 @@ def set_facts(connection: sqlite3.Connection, facts: Mapping[str, str]) -> None:
 def tables(connection: sqlite3.Connection) -> sqlite_utils.Database:
     """Return the connection's tables, to write rows by sqlite-utils within a transaction.
 
-    sqlite-utils imports numpy. Commands that only look, and nights without work, do without.
+    sqlite-utils imports numpy, and pandas where that is installed; only `rebuild` needs it.
     """
-    # It imports pandas too, where that is installed: 35 MB that nothing here uses.
-    missing = "pandas" not in sys.modules
-    if missing:
-        sys.modules["pandas"] = None  # type: ignore[assignment]
-    try:
-        from sqlite_utils import Database as Tables
-    finally:
-        if missing:
-            del sys.modules["pandas"]
+    from sqlite_utils import Database as Tables
 
     return Tables(connection, recursive_triggers=False, execute_plugins=False)
 
