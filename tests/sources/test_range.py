@@ -200,6 +200,18 @@ def test_a_slide_takes_few_rounds(
         assert rounds(gdc.served) <= most
 
 
+def test_a_usual_slide_takes_few_requests(tmp_path: Path, client: HttpClient) -> None:
+    """Also where the tiles and the base's counts take megabytes."""
+    spec = SlideSpec(
+        width=100_000, height=80_000, downsamples=(1, 4, 16, 32), offsets="shared", seed=4
+    )
+    path = make_slide(tmp_path / "slide.svs", spec)
+    file = listed(path)
+    with StandIn([file]) as gdc:
+        made(by_range(gdc, client, tmp_path / "work"), slide_of(file), COARSE)
+        assert len(gdc.served) <= directories(path) + REQUESTS_BESIDE_THE_DIRECTORIES
+
+
 def test_tiles_come_together_with_their_offsets(tmp_path: Path, client: HttpClient) -> None:
     spec = SlideSpec(width=4003, height=3001, downsamples=(1, 2, 16), tile=(32, 32))
     path = make_slide(tmp_path / "slide.svs", spec)
