@@ -93,8 +93,7 @@ class Threads:
                 results.append(self._results.get_nowait())
         self._in_flight -= len(results)
         if results:
-            waited, moved = self._ladder.waited, self.bytes_moved
-            self._slots.add_ended(len(results), waited=waited, moved=moved)
+            self._slots.add_ended(len(results), moved=self.bytes_moved)
         return results
 
     def drain(self) -> None:

@@ -39,7 +39,6 @@ class Ladder:
 
     renders: images rendered at the same time, which bounds memory. More slides may wait for
     the network meanwhile. moved: use of the network so far. making: images being rendered.
-    waited: images that waited for others to be rendered.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class Ladder:
         self._renders = threading.Semaphore(renders)
         self._lock = threading.Lock()
         self.moved = Meter()
-        self.making = self.waited = 0
+        self.making = 0
 
     def fetch(self, slide: Slide) -> Outcome:
         """Fetch a slide and return its image, or why no source gave it.
@@ -89,18 +88,14 @@ class Ladder:
     @contextmanager
     def _making_one(self) -> Iterator[None]:
         """Bound the images that are made at the same time, and count them."""
-        if not self._renders.acquire(blocking=False):
-            with self._lock:
-                self.waited += 1
-            self._renders.acquire()
-        try:
+        with self._renders:
             with self._lock:
                 self.making += 1
-            yield
-        finally:
-            with self._lock:
-                self.making -= 1
-            self._renders.release()
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self.making -= 1
 
 
 def failure_of(error: BaseException) -> TcgaMirrorError:

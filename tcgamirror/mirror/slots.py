@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from tcgamirror.system.parallel import usable_cores
+
 BETTER = 1.3
 """Factor by which bytes a second have to rise for a doubling of the slots to pay.
 
@@ -14,40 +16,50 @@ On a full link they rise by a fifth after the first slides, which also had to co
 REST = 4
 """Generations that leave the slots as they are after a doubling did not pay."""
 
+BUSY = 0.85
+"""Part of the cores that is busy enough."""
+
+
+def core_seconds() -> float:
+    """Return the seconds that all cores together have worked for this process."""
+    return time.process_time() / usable_cores()
+
 
 class Slots:
     """The number of slides that may be in flight, which grows until the cores are busy.
 
     A generation is as many slides as there are slots. After each one the slots are doubled
-    if most of its slides found an idle core once they were fetched. If the bytes a second
-    did not rise enough, the network is the limit, and the slots become as few as before.
+    if it left cores idle. If the bytes a second did not rise enough, the network is the
+    limit, and the slots become as few as before.
 
     count: slides that may be in flight now.
     """
 
-    def __init__(self, first: int, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        first: int,
+        most: int,
+        clock: Callable[[], float] = time.monotonic,
+        core_seconds: Callable[[], float] = core_seconds,
+    ) -> None:
         """Begin with `first` slots; there are never more than `most`."""
         self.count = self._former = first
         self._most = most
         self._clock = clock
+        self._core_seconds = core_seconds
         self._rate = 0.0
         self._rest = 0
-        self._begin_generation(waited=0, moved=0)
+        self._begin_generation(moved=0)
 
-    def add_ended(self, slides: int, *, waited: int, moved: int) -> None:
-        """Count slides that ended.
-
-        Args:
-            waited: Images of the run so far that waited for a core.
-            moved: Bytes of the run so far.
-        """
+    def add_ended(self, slides: int, *, moved: int) -> None:
+        """Count slides that ended. moved: bytes of the run so far."""
         self._ended += slides
         if self._ended < self.count:
             return
-        rate = (moved - self._moved) / max(self._clock() - self._began, 1e-6)
-        if waited - self._waited < self._ended / 2:
-            self._adapt(rate)
-        self._begin_generation(waited, moved)
+        seconds = max(self._clock() - self._began, 1e-6)
+        if self._core_seconds() - self._worked < BUSY * seconds:
+            self._adapt((moved - self._moved) / seconds)
+        self._begin_generation(moved)
 
     def _adapt(self, rate: float) -> None:
         if self._rest:
@@ -58,6 +70,6 @@ class Slots:
             self._former, self._rate = self.count, rate
             self.count = min(self._most, 2 * self.count)
 
-    def _begin_generation(self, waited: int, moved: int) -> None:
+    def _begin_generation(self, moved: int) -> None:
         self._ended = 0
-        self._began, self._waited, self._moved = self._clock(), waited, moved
+        self._began, self._worked, self._moved = self._clock(), self._core_seconds(), moved
