@@ -116,6 +116,12 @@ def _bundled(package: str) -> list[Part]:
         from numpy.__config__ import CONFIG
 
         return [Part("OpenBLAS", CONFIG["Build Dependencies"]["blas"]["version"], None)]
+    if package == "imagecodecs":
+        import imagecodecs
+
+        # Of the codecs, JPEG 2000 alone is in the executable; it links Little CMS.
+        linked = (imagecodecs.jpeg2k_version().split(), imagecodecs.cms_version().split())
+        return [Part(name, version, None) for name, version in linked]
     if package == "pillow":
         listed = _wheel_sbom(package)
         linked = next(row for row in listed["dependencies"] if row["ref"].endswith("/PIL._imaging"))

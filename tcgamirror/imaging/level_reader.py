@@ -23,6 +23,7 @@ from tcgamirror.imaging.decode import (
     is_rgb_or_ycbcr_jpeg,
     is_uncompressed_rgb,
 )
+from tcgamirror.imaging.jpeg2000 import JPEG_2000, Jpeg2000Tiles
 from tcgamirror.imaging.patched_tiles import Fetch, PatchedTiles
 from tcgamirror.imaging.single_level import write_single_level
 from tcgamirror.imaging.svs import Compression, Svs, TiledLevel, TileTable
@@ -59,8 +60,8 @@ def open_level(
 ) -> Iterator[LevelReader]:
     """Open the level that `target` needs.
 
-    JPEG and uncompressed tiles are decoded directly. For all others OpenSlide gets a copy
-    of the level in `folder`, or the slide itself if the level is its base.
+    JPEG, uncompressed and plain JPEG 2000 tiles are decoded directly. For all others OpenSlide
+    gets a copy of the level in `folder`, or the slide itself if the level is its base.
 
     Args:
         slide: its bytes hold the level's tiles and the base's tile counts.
@@ -68,42 +69,30 @@ def open_level(
         fetch: called before anything else of the slide is read, also while tiles are read.
     """
     rendition = target.rendition(slide.pyramid)
+    index = rendition.level
+    grid = slide.levels[index].level.grid
+    fast = rendition.resample is Resample.FAST
+    scale = choose_jpeg_scale(grid, rendition.size) if fast else 1
+    alone = slide_file if not index and slide.has_descending_sizes else None
 
     def open_single_tiles(index: int) -> TileReader:
-        return _direct_reader(slide, index) or _SingleTiles(slide, index, folder / "tile.svs")
+        return _tile_reader(slide, index, _SingleTiles(slide, index, folder / "tile.svs"))
 
-    with _open_all_tiles(slide, rendition, folder, slide_file) as tiles:
-        patched = PatchedTiles(slide, rendition.level, tiles, open_single_tiles, fetch)
+    with ExitStack() as stack:
+        by_openslide = _OpenSlideLevel(slide, index, alone, folder / "level.svs", stack)
+        tiles = _tile_reader(slide, index, by_openslide, scale)
+        patched = PatchedTiles(slide, index, tiles, open_single_tiles, fetch)
         stored = stored_level(slide, rendition, patched)
         yield LevelReader(slide.pyramid, rendition, patched, patched.count_patched, stored)
 
 
-def needs_openslide(tiled: TiledLevel) -> bool:
-    """Return whether only OpenSlide can decode a level's tiles."""
+def may_need_openslide(tiled: TiledLevel) -> bool:
+    """Return whether some of a level's tiles may be such that only OpenSlide can decode them."""
     return not (is_rgb_or_ycbcr_jpeg(tiled) or is_uncompressed_rgb(tiled))
 
 
-@contextmanager
-def _open_all_tiles(
-    slide: Svs, rendition: Rendition, folder: Path, slide_file: Path | None
-) -> Iterator[TileReader]:
-    index = rendition.level
-    grid = slide.levels[index].level.grid
-    fast = rendition.resample is Resample.FAST
-    direct = _direct_reader(slide, index, choose_jpeg_scale(grid, rendition.size) if fast else 1)
-    if direct is not None:
-        yield direct
-        return
-    if slide_file is not None and not index and slide.has_descending_sizes:
-        with OpenSlideTiles(slide_file, grid) as tiles:
-            yield tiles
-        return
-    with ExitStack() as stack:
-        yield _LevelCopy(slide, index, folder / "level.svs", stack)
-
-
-def _direct_reader(slide: Svs, index: int, scale: int = 1) -> TileReader | None:
-    """Return a reader that does without OpenSlide; None if only OpenSlide can decode.
+def _tile_reader(slide: Svs, index: int, by_openslide: TileReader, scale: int = 1) -> TileReader:
+    """Return a reader that does without OpenSlide as far as it can.
 
     Raises UnsupportedSlide for tiles that OpenSlide would take for damaged.
     """
@@ -114,17 +103,28 @@ def _direct_reader(slide: Svs, index: int, scale: int = 1) -> TileReader | None:
         return UncompressedTiles(slide.source, tiled, slide.tile_table(index))
     if tiled.compression == Compression.NONE:
         raise UnsupportedSlide("its tiles are not compressed, and not 8-bit RGB")
-    return None
+    if tiled.compression in JPEG_2000 and tiled.has_three_bytes:
+        return Jpeg2000Tiles(slide.source, tiled, slide.tile_table(index), by_openslide)
+    return by_openslide
 
 
-class _LevelCopy(TileReader):
-    """A level's tiles by OpenSlide, which gets a copy of the level once a tile is read."""
+class _OpenSlideLevel(TileReader):
+    """A level's tiles by OpenSlide, which opens the level once a tile is read."""
 
-    def __init__(self, slide: Svs, index: int, path: Path, stack: ExitStack) -> None:
-        """Write nothing yet. stack: closes the copy at `path`."""
+    def __init__(
+        self, slide: Svs, index: int, alone: Path | None, path: Path, stack: ExitStack
+    ) -> None:
+        """Write nothing yet.
+
+        Args:
+            alone: the slide's file if OpenSlide can read the level there.
+            path: of a copy of the level otherwise.
+            stack: closes the file.
+        """
         super().__init__(slide.levels[index].level.grid)
         self._slide = slide
         self._index = index
+        self._alone = alone
         self._path = path
         self._stack = stack
 
@@ -133,9 +133,12 @@ class _LevelCopy(TileReader):
 
     @cached_property
     def _tiles(self) -> OpenSlideTiles:
+        return self._stack.enter_context(OpenSlideTiles(self._alone or self._copy(), self.grid))
+
+    def _copy(self) -> Path:
         with disk_errors(self._path), self._path.open("wb") as file:
             write_single_level(file, self._slide, self._index, self._slide.tile_table(self._index))
-        return self._stack.enter_context(OpenSlideTiles(self._path, self.grid))
+        return self._path
 
 
 class _SingleTiles(TileReader):

@@ -2,8 +2,7 @@
 
 A stream is *plain* if it costs a decoder no more than its pixels explain. A plain JPEG is
 sequential, with one scan of three components. A plain JPEG 2000 has one tile and few layers.
-Scanners write no others. Sources: ITU-T T.81 and T.800, and Aperio's TIFF compressions 33003
-and 33005.
+Scanners write no others. Source: ITU-T T.81.
 """
 
 from __future__ import annotations
@@ -16,22 +15,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
-from tcgamirror.imaging.decode import WHITE, Pixels, area_average, decode_jpeg_tile
+from tcgamirror.imaging.decode import WHITE, Pixels, decode_jpeg_tile
+from tcgamirror.imaging.jpeg2000 import JPEG_2000, decode_smaller, is_plain
 from tcgamirror.imaging.svs import Compression, Photometric
 from tcgamirror.imaging.tiff_writer import TILE
-from tcgamirror.model.errors import BadTile
 from tcgamirror.model.geometry import Size
 
 BLOCK = 16
 """Pixels that the sides of a TIFF's tiles are multiples of."""
 REENCODED_QUALITY = 100
 """JPEG quality of tiles that cannot be copied."""
-MAX_LAYERS = 64
-"""Quality layers of a JPEG 2000 stream; scanners write one."""
-
-COMPRESSIONS = (Compression.JPEG, Compression.JPEG_2000_YCBCR, Compression.JPEG_2000_RGB)
+COMPRESSIONS = (Compression.JPEG, *JPEG_2000)
 
 Subsampling = tuple[int, int]
 """Pixels across and down for each value of a JPEG's chroma."""
@@ -66,10 +61,10 @@ class TileCodec:
 
     def is_plain(self, stream: bytes) -> bool:
         """Return whether the stream is whole and plain."""
+        if not self.is_jpeg:
+            return is_plain(stream, self.tile)
         try:
-            if self.is_jpeg:
-                return _is_plain_jpeg(stream)
-            return _is_plain_jpeg_2000(stream, self.tile)
+            return _is_plain_jpeg(stream)
         except (struct.error, IndexError):
             return False
 
@@ -81,18 +76,7 @@ class TileCodec:
         if self.is_jpeg:
             rgb = self.photometric == Photometric.RGB
             return decode_jpeg_tile(stream, self.tables, self.tile, rgb=rgb, scale=scale)
-        reduction = min(scale.bit_length() - 1, _decompositions(stream))
-        try:
-            with Jpeg2KImageFile(io.BytesIO(stream)) as image:
-                image.reduce = reduction
-                image.load()
-        except (OSError, SyntaxError, ValueError) as error:
-            raise BadTile(f"it cannot be decoded ({error})") from error
-        # Pillow converts YCbCr itself if it is subsampled.
-        rgb = self.compression == Compression.JPEG_2000_RGB or stream[_CHROMA] != b"\1\1"
-        pixels = image if rgb else Image.merge("YCbCr", image.split()).convert("RGB")
-        rest = scale >> reduction
-        return area_average(np.asarray(pixels), rest, rest)
+        return decode_smaller(stream, scale, rgb=self.compression == Compression.JPEG_2000_RGB)
 
     def encode(
         self, pixels: Pixels | None, subsampling: Subsampling, quality: int = REENCODED_QUALITY
@@ -206,76 +190,3 @@ def _in_other_slots(stream: bytes) -> bytes:
             for component in range(3):
                 moved[start + 2 + 2 * component] += 0x11 * _FIRST_FREE
     return bytes(moved)
-
-
-# JPEG 2000 ---------------------------------------------------------------------------
-
-_SIZE, _CODING, _COLOUR_CODING, _PART = 0xFF51, 0xFF52, 0xFF53, 0xFF90
-_HEADER = (_SIZE, _CODING, _COLOUR_CODING, 0xFF5C, 0xFF5D, 0xFF64)
-"""Markers of the header that scanners write; the last three are quantization and comments."""
-_CHROMA = slice(46, 48)
-"""Subsampling of the second component, in the size that comes first."""
-_PART_BYTES = 12
-_DATA = b"\xff\x93"
-_END_OF_STREAM = b"\xff\xd9"
-
-
-def _is_plain_jpeg_2000(stream: bytes, tile: Size) -> bool:
-    """Return whether it is a codestream of one tile of three 8-bit colours, up to its end."""
-    if stream[:4] != b"\xff\x4f\xff\x51":
-        return False
-    place, seen = 2, set[int]()
-    while True:
-        marker, length = struct.unpack_from(">HH", stream, place)
-        if marker == _PART:
-            return {_SIZE, _CODING} <= seen and _reaches_end(stream, place)
-        segment = stream[place + 4 : place + 2 + length]
-        if (
-            marker not in _HEADER
-            or (marker == _SIZE and not _is_one_tile(segment, tile))
-            or (marker == _CODING and not _is_simple_coding(segment))
-            or (marker == _COLOUR_CODING and segment[1] & _OWN_PRECINCTS)
-        ):
-            return False
-        seen.add(marker)
-        place += 2 + length
-
-
-def _is_one_tile(segment: bytes, tile: Size) -> bool:
-    _, *sides, components = struct.unpack_from(">H8IH", segment)
-    width, height, left, top, tile_width, tile_height, tile_left, tile_top = sides
-    return (
-        (width, height, left, top, tile_left, tile_top) == (*tile, 0, 0, 0, 0)
-        and tile_width >= width
-        and tile_height >= height
-        and components == 3
-        and all(segment[36 + 3 * number] == 7 for number in range(3))
-    )
-
-
-def _decompositions(stream: bytes) -> int:
-    """Return how many times a plain stream can be decoded at half the size."""
-    return stream[stream.index(struct.pack(">H", _CODING)) + 9]
-
-
-_OWN_PRECINCTS = 1
-"""Flag of a coding style whose precincts are not as large as they can be."""
-
-
-def _is_simple_coding(segment: bytes) -> bool:
-    style, _, layers = struct.unpack_from(">BBH", segment)
-    return not style & _OWN_PRECINCTS and layers <= MAX_LAYERS
-
-
-def _reaches_end(stream: bytes, place: int) -> bool:
-    """Return whether the parts of the tile follow each other up to the end of the stream."""
-    while stream[place : place + 2] == b"\xff\x90":
-        (length,) = struct.unpack_from(">I", stream, place + 6)
-        if stream[place + _PART_BYTES : place + _PART_BYTES + 2] != _DATA:
-            return False
-        if length == 0:
-            return stream.endswith(_END_OF_STREAM)
-        if length < _PART_BYTES + 2:
-            return False
-        place += length
-    return stream[place : place + 2] == _END_OF_STREAM

@@ -90,8 +90,8 @@ SYSTEM_BUNDLES = (
 """Certificates of Debian, Red Hat, SUSE and Alpine."""
 
 _MODULES = (
-    *("numpy", "simplejpeg", "isal", "openslide", "requests", "urllib3", "socks", "certifi"),
-    *("tqdm", "shtab"),
+    *("numpy", "simplejpeg", "imagecodecs", "isal", "openslide", "requests", "urllib3", "socks"),
+    *("certifi", "tqdm", "shtab"),
 )
 _LIBRARIES = (
     *((name, "__version__", name) for name in _MODULES),

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
-from tcgamirror.imaging.level_reader import LevelReader, needs_openslide, open_level
+from tcgamirror.imaging.level_reader import LevelReader, may_need_openslide, open_level
 from tcgamirror.imaging.patched_tiles import Fetch
 from tcgamirror.imaging.svs import SlideHeader, Svs, read_slide_header
 from tcgamirror.imaging.tiff import Directory, Tag, Tiff
@@ -274,8 +274,8 @@ def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> Svs:
     table = slide.tile_table(level)
     tile_bytes = sum(run.length for run in table.runs(gap=0))
     needed = [slide.counts_span(0), *table.runs(GAP)]
-    if needs_openslide(slide.levels[level]):
-        # OpenSlide reads a copy of the level.
+    if may_need_openslide(slide.levels[level]):
+        # OpenSlide then reads a copy of the level.
         lease.reserve(2 * tile_bytes)
         needed += slide.tag_spans(level)
     else:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-LIBRARY_BYTES = {"numpy": 128 << 20, "openslide": 64 << 20}
+LIBRARY_BYTES = {"numpy": 128 << 20, "openslide": 64 << 20, "imagecodecs": 16 << 20}
 """Address space for libraries that do not report a lack of memory as one when they load.
 
 numpy's OpenBLAS ends the process.

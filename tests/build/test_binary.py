@@ -279,7 +279,7 @@ def test_its_digest_and_its_list_of_contents_lie_beside_it() -> None:
     versions = {part["name"]: part.get("version") for part in told["components"]}
     lock = ROOT / "build" / f"requirements-{platform.machine()}.lock"
     locked = lock.read_text(encoding="utf-8")
-    for name in ("numpy", "pillow", "openslide-bin", "requests", "simplejpeg", "pyinstaller"):
+    for name in ("numpy", "pillow", "openslide-bin", "requests", "imagecodecs", "pyinstaller"):
         assert f"{name}=={versions[name]} " in locked
     (openslide,) = [part for part in told["components"] if part["name"] == "openslide-bin"]
     assert {"openslide", "cairo", "glib"} <= {part["name"] for part in openslide["components"]}
@@ -287,7 +287,7 @@ def test_its_digest_and_its_list_of_contents_lie_beside_it() -> None:
 
 def test_the_licences_are_inside(env: Mapping[str, str]) -> None:
     texts = launched("licenses", env=env).out
-    for name in ("numpy", "obstore", "pillow", "openslide-bin", "pyinstaller", "requests"):
+    for name in ("numpy", "obstore", "pillow", "openslide-bin", "imagecodecs", "requests"):
         assert f"\n{name}\n{'=' * len(name)}\n" in "\n" + texts
     assert "GNU LESSER GENERAL PUBLIC LICENSE" in texts
     assert re.search("obstore .*: MIT License", texts) and "object_store 0" in texts

@@ -1,0 +1,184 @@
+"""JPEG 2000 tiles: check and decode them.
+
+OpenSlide decodes such tiles by OpenJPEG, and so does imagecodecs, without OpenSlide's other
+work. It decodes *plain* streams alone (see `tile_codec`) and refuses damaged ones as OpenSlide
+does. Sources: ITU-T T.800, and Aperio's TIFF compressions 33003 and 33005.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+
+from tcgamirror.imaging.decode import Pixels, TileReader, area_average
+from tcgamirror.imaging.svs import Compression, TiledLevel, TileTable
+from tcgamirror.imaging.tiff import RandomAccess
+from tcgamirror.model.errors import BadTile
+from tcgamirror.model.geometry import Size
+
+MAX_LAYERS = 64
+"""Quality layers of a stream; scanners write one."""
+
+JPEG_2000 = (Compression.JPEG_2000_YCBCR, Compression.JPEG_2000_RGB)
+
+
+class Jpeg2000Tiles(TileReader):
+    """JPEG 2000 tiles: those that imagecodecs decodes as OpenSlide does, and all others."""
+
+    def __init__(
+        self, source: RandomAccess, tiled: TiledLevel, table: TileTable, others: TileReader
+    ) -> None:
+        """Read a level. others: reads its other tiles, through OpenSlide."""
+        super().__init__(tiled.level.grid)
+        self._source = source
+        self._table = table
+        self._rgb = tiled.compression == Compression.JPEG_2000_RGB
+        self._others = others
+
+    def read_tile(self, column: int, row: int) -> Pixels | None:
+        span = self._table.span(column, row)
+        if span is None:
+            return None
+        pixels = decode_as_openslide(self._source.read(span), self.grid.tile, rgb=self._rgb)
+        if pixels is None:
+            return self._others.read_tile(column, row)
+        size = self.grid.box(column, row).size
+        return pixels[: size.height, : size.width]
+
+
+def decode_as_openslide(stream: bytes, tile: Size, *, rgb: bool) -> Pixels | None:
+    """Return the pixels of a plain stream; None if OpenSlide has to decode or to refuse it.
+
+    rgb: whether the TIFF directory says so; OpenSlide takes it for YCbCr otherwise.
+    """
+    # imagecodecs guesses at colours of subsampled components.
+    if not is_plain(stream, tile) or stream[_COMPONENTS] != _SAME_SIZE:
+        return None
+    # Few slides need it.
+    import imagecodecs
+
+    try:
+        pixels: Pixels = imagecodecs.jpeg2k_decode(stream, numthreads=1)
+    except RuntimeError:
+        # It fails without memory, too: the tile may be sound.
+        return None
+    return pixels if rgb else _to_rgb(pixels)
+
+
+def decode_smaller(stream: bytes, scale: int, *, rgb: bool) -> Pixels:
+    """Return the pixels of a plain stream, each side divided by `scale`. Raises BadTile."""
+    reduction = min(scale.bit_length() - 1, _decompositions(stream))
+    try:
+        with Jpeg2KImageFile(io.BytesIO(stream)) as image:
+            image.reduce = reduction
+            image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadTile(f"it cannot be decoded ({error})") from error
+    pixels = np.asarray(image)
+    # Pillow converts YCbCr itself if it is subsampled.
+    if not rgb and stream[_COMPONENTS] == _SAME_SIZE:
+        pixels = _to_rgb(pixels)
+    rest = scale >> reduction
+    return area_average(pixels, rest, rest)
+
+
+def is_plain(stream: bytes, tile: Size) -> bool:
+    """Return whether it is a codestream of one tile of three 8-bit colours, up to its end."""
+    try:
+        return _is_plain(stream, tile)
+    except (struct.error, IndexError):
+        return False
+
+
+# Colours ------------------------------------------------------------------------------
+
+# The contributions of Cr, Cb and both to a colour (ITU-R BT.601), rounded as OpenSlide's are.
+_CHROMA = np.arange(256) - 128
+_RED = np.rint(1.402 * _CHROMA).astype(np.int16)
+_BLUE = np.rint(1.772 * _CHROMA).astype(np.int16)
+_GREEN_OF_CB, _GREEN_OF_CR = (np.rint(k * 2**16 * _CHROMA) / 2**16 for k in (-0.34414, -0.71414))
+_GREEN = np.floor(_GREEN_OF_CB[:, None] + _GREEN_OF_CR + 0.5).astype(np.int16).ravel()
+
+
+def _to_rgb(ycbcr: Pixels) -> Pixels:
+    """Return the RGB of YCbCr, as OpenSlide computes it."""
+    luma, cb, cr = (ycbcr[..., component] for component in range(3))
+    rgb = np.empty(ycbcr.shape, np.int16)
+    np.add(luma, _RED.take(cr), out=rgb[..., 0])
+    np.add(luma, _GREEN.take(cb.astype(np.uint16) << 8 | cr), out=rgb[..., 1])
+    np.add(luma, _BLUE.take(cb), out=rgb[..., 2])
+    return rgb.clip(0, 255, out=rgb).astype(np.uint8)
+
+
+# Codestreams --------------------------------------------------------------------------
+
+_SIZE, _CODING, _COLOUR_CODING, _PART = 0xFF51, 0xFF52, 0xFF53, 0xFF90
+_HEADER = (_SIZE, _CODING, _COLOUR_CODING, 0xFF5C, 0xFF5D, 0xFF64)
+"""Markers of the header that scanners write; the last three are quantization and comments."""
+_COMPONENTS = slice(42, 51)
+"""Depth and subsampling of three components, in the size that comes first."""
+_SAME_SIZE = b"\7\1\1" * 3
+_PART_BYTES = 12
+_DATA = b"\xff\x93"
+_END_OF_STREAM = b"\xff\xd9"
+_OWN_PRECINCTS = 1
+"""Flag of a coding style whose precincts are not as large as they can be."""
+
+
+def _is_plain(stream: bytes, tile: Size) -> bool:
+    if stream[:4] != b"\xff\x4f\xff\x51":
+        return False
+    place, seen = 2, set[int]()
+    while True:
+        marker, length = struct.unpack_from(">HH", stream, place)
+        if marker == _PART:
+            return {_SIZE, _CODING} <= seen and _reaches_end(stream, place)
+        segment = stream[place + 4 : place + 2 + length]
+        if (
+            marker not in _HEADER
+            or (marker == _SIZE and (seen or not _is_one_tile(segment, tile)))
+            or (marker == _CODING and not _is_simple_coding(segment))
+            or (marker == _COLOUR_CODING and segment[1] & _OWN_PRECINCTS)
+        ):
+            return False
+        seen.add(marker)
+        place += 2 + length
+
+
+def _is_one_tile(segment: bytes, tile: Size) -> bool:
+    _, *sides, components = struct.unpack_from(">H8IH", segment)
+    width, height, left, top, tile_width, tile_height, tile_left, tile_top = sides
+    return (
+        (width, height, left, top, tile_left, tile_top) == (*tile, 0, 0, 0, 0)
+        and tile_width >= width
+        and tile_height >= height
+        and components == 3
+        and all(segment[36 + 3 * number] == 7 for number in range(3))
+    )
+
+
+def _decompositions(stream: bytes) -> int:
+    """Return how many times a plain stream can be decoded at half the size."""
+    return stream[stream.index(struct.pack(">H", _CODING)) + 9]
+
+
+def _is_simple_coding(segment: bytes) -> bool:
+    style, _, layers = struct.unpack_from(">BBH", segment)
+    return not style & _OWN_PRECINCTS and layers <= MAX_LAYERS
+
+
+def _reaches_end(stream: bytes, place: int) -> bool:
+    """Return whether the parts of the tile follow each other up to the end of the stream."""
+    while stream[place : place + 2] == b"\xff\x90":
+        (length,) = struct.unpack_from(">I", stream, place + 6)
+        if stream[place + _PART_BYTES : place + _PART_BYTES + 2] != _DATA:
+            return False
+        if length == 0:
+            return stream.endswith(_END_OF_STREAM)
+        if length < _PART_BYTES + 2:
+            return False
+        place += length
+    return stream[place : place + 2] == _END_OF_STREAM
