@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from http.client import HTTPResponse
 from http.cookiejar import DefaultCookiePolicy
 from types import MappingProxyType
@@ -144,6 +145,7 @@ class BoundedConnection(HTTPConnection):
     def connect(self) -> None:
         self._exchange = self._current.exchange
         in_thread(super().connect, "connect", self._exchange.check)
+        self.sock.settimeout(POLL)
         self._exchange.expect_answer()
 
     def putrequest(self, *args: Any, **options: Any) -> None:
@@ -152,12 +154,22 @@ class BoundedConnection(HTTPConnection):
             self._exchange.expect_answer()
         super().putrequest(*args, **options)
 
+    def send(self, data: Any) -> None:
+        """Send bytes within the exchange's limit."""
+        if self.sock is None:
+            self.connect()
+        rest = memoryview(data)
+        while rest:
+            self._exchange.check()
+            with suppress(TimeoutError):
+                rest = rest[self.sock.send(rest) :]
+
     def _new_conn(self) -> socket.socket:
         # The exchange's limit ends first, because its error names the server or the proxy.
         sock = self._dial(self._dns_host.strip("[]"), self._exchange.seconds_left + 1)
         for option in self.socket_options or ():
             sock.setsockopt(*option)
-        # The TLS handshake and the request are next.
+        # The TLS handshake is next.
         sock.settimeout(max(self._exchange.seconds_left + 1, POLL))
         return sock
 

@@ -218,6 +218,11 @@ def ask_the_deaf(client: HttpClient, _: RawServer) -> None:
         client.json(url)
 
 
+def post_much(client: HttpClient, _: RawServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client.json(f"http://127.0.0.1:{server.getsockname()[1]}/", payload={"x": "x" * (64 << 20)})
+
+
 def ask_all_at_once(client: HttpClient, server: RawServer) -> None:
     with ThreadPoolExecutor(8) as pool:
         asks = [pool.submit(ask_span, client, server) for _ in range(8)]
@@ -236,6 +241,7 @@ def ask_all_at_once(client: HttpClient, server: RawServer) -> None:
         (endless(head("200 OK"), bytes(65536)), ask_much, None),
         (plays(), ask_by_tls, None),
         (plays(), ask_the_deaf, None),
+        (plays(), post_much, None),
         (plays(30.0), ask_all_at_once, None),
         (ranged(CONTENT), ask_all_at_once, 100),
     ],
