@@ -1,8 +1,8 @@
 """The program's start: also `python -m tcgamirror`, the installed command and the executable.
 
-Ctrl-C ends the process at once while there is nothing to tidy up: while modules are
-imported, and after the command. Python's own handler would raise in the middle of
-an import, and print a traceback.
+Ctrl-C and SIGTERM end the process at once while there is nothing to tidy up: while modules
+are imported, and after the command. Python's own handler would raise in the middle of an
+import, and print a traceback.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 
 
 def _begin() -> None:
-    """Begin a command, which may have to tidy up: have Ctrl-C raise KeyboardInterrupt again."""
+    """Begin a command, which may have to tidy up: have both signals raise KeyboardInterrupt."""
     _set_handler(signal.default_int_handler)
     from tcgamirror.system.memory import guard_imports
 
@@ -59,9 +59,10 @@ def _begin() -> None:
 
 
 def _set_handler(handler: Callable[[int, FrameType | None], object]) -> None:
-    """Set what Ctrl-C does, unless the caller has it ignored, as a shell does for `command &`."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, handler)
+    """Set what Ctrl-C and SIGTERM do, unless they are ignored, as Ctrl-C is for `command &`."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

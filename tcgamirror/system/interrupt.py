@@ -81,9 +81,9 @@ class Shutdown:
         signal.signal(signal.SIGTERM, self._handle)
 
     def restore_handlers(self) -> None:
-        """Give both signals their default handlers. Raises Interrupted if one came before."""
+        """Have both signals raise KeyboardInterrupt. Raises Interrupted if one came before."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         if self.requested:
             raise Interrupted("interrupted")
 

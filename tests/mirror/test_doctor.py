@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from tcgamirror.net.client import HttpClient
 from tcgamirror.net.proxies import without_credentials
 from tests.gdc import Fault, Listed, StandIn
 from tests.gdc.faults import Kind
-from tests.support.command import run, succeeded
+from tests.support.command import ended, run, started, succeeded
 from tests.support.fetching import slide_of
-from tests.support.mirrors import addresses, contents, filled
+from tests.support.mirrors import addresses, contents, filled, until
 from tests.support.proxies import Socks5
 from tests.support.raw_server import QUICK, RawServer, whole
 
@@ -85,6 +86,18 @@ def test_a_fault_of_a_server_comes_with_advice(
     assert ended.code == code
     assert [name for name, row in servers.items() if row["advice"]] == [what]
     assert words in servers[what]["found"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_one_line(
+    tmp_path: Path, small_gdc: StandIn, number: signal.Signals
+) -> None:
+    small_gdc.faults.add(Fault("/status", "stall", hold=60.0))
+    with started("doctor", *addresses(small_gdc), cwd=tmp_path) as doctor:
+        until(lambda: small_gdc.requests("/status"))
+        doctor.send_signal(number)
+        result = ended(doctor, 10)
+    assert (result.code, result.err) == (130, "tcgamirror: interrupted\n")
 
 
 @pytest.mark.parametrize("cut", [False, True])

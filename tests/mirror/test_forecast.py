@@ -105,8 +105,8 @@ def test_an_error_amid_it_leaves_no_torn_line(tmp_path: Path, small_gdc: StandIn
     assert f"{root / 'catalogue.db'}: it lacks a slide" in result.err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
-def test_a_signal_ends_a_blocked_dry_run(tmp_path: Path, number: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_blocked_dry_run(tmp_path: Path, number: signal.Signals) -> None:
     with StandIn(listed_without_data(3_000)) as gdc:
         root = tmp_path / "m"
         went_well("--mirror", root, "init", "--slides", "all", "--mpp", "15", *addresses(gdc))
@@ -114,7 +114,7 @@ def test_a_signal_ends_a_blocked_dry_run(tmp_path: Path, number: signal.Signals,
             assert process.stdout is not None
             process.stdout.read(1)
             process.send_signal(number)
-            assert process.wait(timeout=20) == code
+            assert process.wait(timeout=20) == 130
 
 
 def test_a_full_place_of_the_output_is_named(mirror: Path) -> None:
