@@ -26,6 +26,13 @@ HEADINGS = {
 }
 """Headings in the program's help, by the first command below each."""
 
+REMEDIES = {
+    ("verify", "--fix"): "Did you mean --repair?",
+    ("exclude", "--list"): "List them by: query 'select * from exclusions'.",
+    ("import", ""): "Did you mean --mirror {}?",
+}
+"""Remedies for arguments that a command lacks; "" stands for one that is not an option."""
+
 SHELLS = ("bash", "zsh", "fish")
 
 CHOICES = {

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from tcgamirror import __version__
 from tcgamirror.cli.argtypes import FILES, FOLDERS, TYPES
-from tcgamirror.cli.commands import CHOICES, COMMANDS, HEADINGS, MODULES
+from tcgamirror.cli.commands import CHOICES, COMMANDS, HEADINGS, MODULES, REMEDIES
 from tcgamirror.model.errors import ExitCode, UsageError
 from tcgamirror.model.text import did_you_mean
 
@@ -181,7 +181,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         options = [name for each in command._actions for name in each.option_strings]
         for name, each in command._option_string_actions.items():
             options += [f"{name} {choice}" for choice in each.choices or ()]
-        hint = _did_you_mean_mirror(unknown[0]) or did_you_mean(unknown[0], options)
+        word = unknown[0]
+        remedy = REMEDIES.get((args.command, word if word.startswith("-") else ""), "")
+        hint = _did_you_mean_mirror(word) or remedy.format(word) or did_you_mean(word, options)
         command.error(f"unknown argument {' '.join(map(repr, unknown))}. {hint}".strip())
     return args
 
