@@ -18,6 +18,7 @@ from io import BytesIO
 from pathlib import Path
 from sqlite3 import OperationalError
 from typing import BinaryIO
+from urllib.request import urlopen
 
 import pytest
 
@@ -302,6 +303,15 @@ def test_a_site_that_sends_no_image_any_more_ends_it(root: Path, source: Path) -
             synchronize(web, DirectoryTarget(root), quiet, Shutdown(), delete=False)
         server.shutdown()
     assert synced(source, root)["fetched"] == SLIDES
+
+
+def test_images_that_a_served_catalogue_lacks_yet_are_fetched(root: Path, source: Path) -> None:
+    with by_serve(source) as published:
+        urlopen(f"{published.url}/catalogue.db").close()
+        for path in paths(source):
+            replace_image(source, path)
+        assert synced(published.url, root)["failed"] == []
+    assert images(root) == images(source)
 
 
 def test_two_never_write_to_one_mirror(root: Path, source: Path) -> None:

@@ -45,7 +45,7 @@ from tcgamirror.transfer.fetching import check_size
 from tcgamirror.transfer.untrusted import MAX_BYTES, copy_at_rest
 
 RETRY_SECONDS = (1.0, 4.0)
-"""Waits before a catalogue that is being changed is requested again."""
+"""Waits before a catalogue that is being changed, or lacks new images, is requested again."""
 
 DIGEST_TAG = '"sha256-'
 """Prefix of the ETags of `tcgamirror serve`."""

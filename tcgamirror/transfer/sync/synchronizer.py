@@ -45,6 +45,7 @@ from tcgamirror.transfer.sync.plan import (
     make_plan,
 )
 from tcgamirror.transfer.sync.remote import (
+    RETRY_SECONDS,
     CatalogueVersion,
     DirectoryMirror,
     FileMirror,
@@ -52,9 +53,6 @@ from tcgamirror.transfer.sync.remote import (
 )
 from tcgamirror.transfer.sync.target import Target
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
-
-ROUNDS = 3
-"""Most versions of the source's catalogue that one run syncs."""
 
 
 def synchronize(
@@ -143,13 +141,14 @@ class _Sync:
                 self.target.write_state(replace(state, seen=version))
             return SyncResult(dry_run=False, kept=state.images, others=state.others)
         version = version or self._newest(None)
-        rounds_left = ROUNDS
+        pauses = iter(RETRY_SECONDS)
         while True:
-            rounds_left -= 1
             with self._open(version) as remote:
                 plan = self._fetch_all(remote)
                 newer = version
-                if self.failed and rounds_left:
+                if self.failed and (pause := next(pauses, None)) is not None:
+                    # `serve` sends a catalogue that is a second old, with newer images.
+                    self.shutdown.stop.wait(pause)
                     newer = self._newest(version)
                 if newer.digest == version.digest:
                     return self._finish(remote, plan, version)
