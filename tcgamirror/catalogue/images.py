@@ -104,6 +104,11 @@ class Images(Part):
         with self._database.reading() as connection:
             return images_of(connection)
 
+    def total_bytes(self) -> int:
+        """Return the bytes of all images that have a file."""
+        sql = f"SELECT coalesce(sum(bytes), 0) FROM images WHERE {_WITH_FILE}"
+        return int(self._database.value(sql))
+
     def count_outdated(self) -> int:
         """Return how many images exist of slides that are to be fetched again."""
         sql = (

@@ -15,12 +15,12 @@ from tcgamirror.model.errors import UsageError
 from tcgamirror.system.files import disk_errors, open_file_digest, sync_disk, sync_folder
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.openat import Tree
-from tcgamirror.transfer.archive.format import EXPORT_LOCK, UNFINISHED, is_tar, read_pieces
+from tcgamirror.transfer.archive.format import EXPORT_LOCK, UNFINISHED, is_tar
 from tcgamirror.transfer.archive.tar import TarWriter
 from tcgamirror.transfer.content import Destination, FileContent
 from tcgamirror.transfer.objects import StoredArchive
 
-_BUFFER_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 18
 
 _TOP = "tcgamirror"
 """Top folder of an archive whose own name not every system can have."""
@@ -68,12 +68,18 @@ def open_destination(
 class _Directory(Destination):
     """A directory as destination. names: of the files that belong to the export."""
 
+    in_order = False
+
     def __init__(self, work: Path) -> None:
         self._work = work
         self._tree = Tree(work)
+        self._is_resumed = len(list(work.iterdir())) > 1
+        self._folders: set[Path] = set()
         self.names = {EXPORT_LOCK}
 
     def holds(self, image: Image) -> bool:
+        if not self._is_resumed:
+            return False
         try:
             with self._tree.open(image.path) as file:
                 if open_file_digest(file, "sha256") != image.sha256:
@@ -86,17 +92,21 @@ class _Directory(Destination):
     def write(self, name: str, content: FileContent) -> None:
         self.names.add(name)
         target = self._work / name
-        with content.file, disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # A killed export may have left part of a file there, or another user a link.
-            target.unlink(missing_ok=True)
+        with disk_errors(target):
+            if self._is_resumed:
+                # A killed export may have left part of a file there, or another user a link.
+                target.unlink(missing_ok=True)
+            folder = target.parent
+            if folder not in self._folders:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._folders.add(folder)
             with target.open("xb") as file:
-                file.writelines(read_pieces(content.file.read, name, content.size))
+                file.writelines(content.pieces(name))
             os.utime(target, ns=(content.mtime_ns, content.mtime_ns))
 
 
 @contextmanager
-def _tar(sink: Callable[[bytes], object], name: str) -> Iterator[TarWriter]:
+def _tar(sink: Callable[[bytes | memoryview], object], name: str) -> Iterator[TarWriter]:
     archive = TarWriter(sink, _top(name))
     yield archive
     archive.finish()
@@ -136,7 +146,8 @@ def _standard_output() -> Iterator[TarWriter]:
 def _stored(dest: StoredArchive, size: int) -> Iterator[TarWriter]:
     """Yield an archive that is uploaded in parts, and exists once all of them do."""
     writer = dest.writer(size)
-    with _tar(writer.write, Path(dest.key).stem) as archive:
+    # A piece is valid until the next one, and the writer may keep what it is given.
+    with _tar(lambda data: writer.write(bytes(data)), Path(dest.key).stem) as archive:
         yield archive
     writer.close()
 

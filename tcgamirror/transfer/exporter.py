@@ -53,7 +53,7 @@ _WAIT_SECONDS = 0.05
 """Between two looks at rows that a run is about to write."""
 
 _MAX_THREADS = 4
-"""More do not make a disk faster, and each holds images in memory."""
+"""More do not make a disk faster, and each holds a batch of small images in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def export(
             mirror.check_fixed(live.fact)
             # Before anything is made, as the condition may be refused.
             names = None if only is None else matching_slides(live, only)
-            size = sum(image.bytes for image in live.images.recorded())
+            size = live.images.total_bytes()
             work, destination = stack.enter_context(open_destination(dest, mirror.root, size))
             copy = stack.enter_context(copy_catalogue(live, work / _COPY))
         release = copy.listing.release()
@@ -180,15 +180,19 @@ class _Export:
             for image, content in batch:
                 if not self._put_image(image, content):
                     retry.append(image)
-                self.progress.add_images(1, image.bytes)
+            self.progress.add_images(len(batch), sum(image.bytes for image, _ in batch))
         self._put_again(retry)
         self.copy.images.clear(self.missing)
 
     def _read(self, image: Image) -> FileContent | bool:
-        """Return the image's content; True if the export has it already, False if it is damaged."""
+        """Return the content of an image to write in order, else whether the export has it now."""
         if self.destination.holds(image):
             return True
-        return read_content(self.mirror.root / image.path, image.sha256) or False
+        content = read_content(self.mirror.root / image.path, image.sha256)
+        if content is None or self.destination.in_order:
+            return content or False
+        self.destination.write(image.path, content)
+        return True
 
     def _put_image(self, image: Image, content: FileContent | bool) -> bool:
         """Return whether the export has the image now."""
@@ -268,7 +272,7 @@ class _Export:
                 continue
             if self.earlier.get(name) == content.sha256:
                 self.left_out[name] = content.sha256
-                content.file.close()
+                content.close()
             else:
                 self._put(name, content)
 

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.system.files import PIECE
-from tcgamirror.transfer.content import read_content
+from tcgamirror.transfer.content import IN_MEMORY_BYTES, read_content
 
 
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-@pytest.mark.parametrize("size", [0, 1, PIECE, PIECE + 1])
+@pytest.mark.parametrize("size", [0, 1, IN_MEMORY_BYTES, 10 * IN_MEMORY_BYTES + 1])
 def test_the_content_is_the_file(tmp_path: Path, size: int) -> None:
     data = os.urandom(size)
     path, digest = tmp_path / "a", hashlib.sha256(data).hexdigest()
@@ -25,8 +24,7 @@ def test_the_content_is_the_file(tmp_path: Path, size: int) -> None:
     for expected in (None, digest):
         content = read_content(path, expected)
         assert content is not None and (content.size, content.sha256) == (size, digest)
-        with content.file as file:
-            assert file.read() == data
+        assert b"".join(map(bytes, content.pieces("a"))) == data
     os.mkfifo(tmp_path / "pipe")
     for other in (tmp_path, tmp_path / "pipe", tmp_path / "gone", Path("/dev/zero")):
         assert read_content(other) is None

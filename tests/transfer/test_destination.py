@@ -1,4 +1,4 @@
-"""Destinations of an export: obstacles, room, and which disk is synced."""
+"""Destinations of an export: obstacles, room, which disk is synced, and archives for any tar."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 import os
 import random
 import shutil
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ import pytest
 from tcgamirror.model.errors import UsageError
 from tcgamirror.system.lock import Lock
 from tcgamirror.transfer.archive.format import EXPORT_LOCK, UNFINISHED
+from tcgamirror.transfer.archive.tar import TarWriter, tar_members
+from tcgamirror.transfer.content import FileContent
 from tcgamirror.transfer.destination import open_destination
 from tests.support.carrying import FORMS, exported, inside, unpacked
 from tests.support.command import run
@@ -171,3 +175,37 @@ def test_a_missing_lock_file_is_named(root: Path, tmp_path: Path, ending: str) -
     rewrite(root, r"^lock = .*", 'lock = "sample.lock"')
     says(inside("--mirror", root, "export", dest), 2, f"{root / 'sample.lock'}: is missing")
     assert not dest.exists()
+
+
+# Archives -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "time"),
+    [
+        ("SHA256SUMS", 1_700_000_000),
+        (f"images/TCGA-OV/{'a' * 96}.png", 0),
+        (f"images/TCGA-OV/{'a' * 97}.png", 8**11),
+        (f"images/{'b' * 200}/a.png", -1),
+        ("images/Zürich/a.png", 8**11 - 1),
+    ],
+)
+def test_every_tar_reads_every_name_and_time(tmp_path: Path, name: str, time: int) -> None:
+    path = tmp_path / "a.tar"
+    with path.open("wb") as file:
+        archive = TarWriter(file.write, "tcga")
+        for text in ("", "text"):
+            content = FileContent.of_text(text)
+            archive.write(f"{name}{text}", content._replace(mtime_ns=time * 10**9))
+        archive.finish()
+    expected = [(f"tcga/{name}", 0), (f"tcga/{name}text", 4)]
+    assert [member[:2] for member in tar_members(path)] == expected
+    with tarfile.open(path) as opened:
+        members = [(member.name, member.size) for member in opened]
+        assert members == expected
+        assert {(member.mtime, member.mode) for member in opened} == {(time, 0o644)}
+    for program in filter(shutil.which, ("tar", "bsdtar")):
+        subprocess.run([program, "-xf", path, "-C", tmp_path], check=True)
+        written = tmp_path / "tcga" / f"{name}text"
+        assert (written.read_text(), written.stat().st_mtime) == ("text", time)
+        shutil.rmtree(tmp_path / "tcga")
