@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -215,9 +216,9 @@ def picture_of(row: Mapping[str, Any]) -> Picture:
 
 def write_images(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
     """Set columns of sampled slides' images; those of other tables are left out."""
-    for row in rows:
-        columns = ", ".join(f"{name} = :{name}" for name in _COLUMNS if name in row)
-        connection.execute(f"UPDATE images SET {columns} WHERE file_name = :file_name", row)
+    for columns, same in groupby(rows, lambda row: [name for name in _COLUMNS if name in row]):
+        values = ", ".join(f"{name} = :{name}" for name in columns)
+        connection.executemany(f"UPDATE images SET {values} WHERE file_name = :file_name", same)
 
 
 _WITH_FILE = "path IS NOT NULL AND bytes IS NOT NULL AND sha256 IS NOT NULL"

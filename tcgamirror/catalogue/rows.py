@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tcgamirror.catalogue.database import (
     Part,
@@ -54,8 +54,7 @@ class ImageState:
     fetched_at: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedImage:
+class ReceivedImage(NamedTuple):
     """The row of another mirror's image, and of the attempts at it.
 
     differs: whether it shows another file than the one listed here.
@@ -80,6 +79,9 @@ class RemoteCatalogue(Protocol):
 
     def attempts(self, name: str) -> Iterator[Row]:
         """Yield the attempts at one slide."""
+
+    def names(self, table: str) -> set[str]:
+        """Return the file name of every row of a table."""
 
     def sample_facts(self) -> Mapping[str, str]:
         """Return facts that are true of exactly this sample."""
@@ -140,17 +142,20 @@ class Rows(Part):
 
         An image of another file than the one listed leaves its slide pending.
         """
+        rows: list[Row] = []
+        upstream: dict[Upstream, list[Value]] = {Upstream.CHANGED: [], Upstream.CURRENT: []}
         with self._database.change() as connection:
-            for image in images:
-                name = str(image.row["file_name"])
-                row = {**image.row, "status": Status.PENDING} if image.differs else image.row
-                tries, _ = _add_attempts(connection, row, run, image.attempts)
-                write_images(connection, [{**row, "attempts": tries}])
-                if image.differs:
-                    set_upstream(connection, name, Upstream.CHANGED)
-                elif row["status"] == Status.DONE:
-                    set_upstream(connection, name, Upstream.CURRENT)
-                connection.execute("UPDATE runs SET done = done + 1 WHERE run = ?", (run,))
+            for row, differs, attempts in images:
+                tries, _ = _add_attempts(connection, row, run, attempts)
+                status = Status.PENDING if differs else row["status"]
+                rows.append({**row, "status": status, "attempts": tries})
+                if differs or status == Status.DONE:
+                    state = Upstream.CHANGED if differs else Upstream.CURRENT
+                    upstream[state].append(row["file_name"])
+            write_images(connection, rows)
+            for state, names in upstream.items():
+                set_upstream(connection, names, state)
+            connection.execute("UPDATE runs SET done = done + ? WHERE run = ?", (len(rows), run))
 
 
 def _merge(connection: sqlite3.Connection, theirs: RemoteCatalogue, run: int) -> int:
@@ -219,13 +224,15 @@ def _take_sample(
 
     replace: whether their labels replace ours.
     """
-    sampled = {row["file_name"] for row in theirs.sampled()}
-    _add_unlisted(connection, (row for row in theirs.rows("slides") if row["file_name"] in sampled))
+    known = {name for (name,) in connection.execute("SELECT file_name FROM slides")}
+    if unlisted := theirs.names("sample") - known:
+        slides = (row for row in theirs.rows("slides") if row["file_name"] in unlisted)
+        _add_unlisted(connection, slides)
     put_former_ids(connection, theirs.rows("former_ids"))
     there = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
     if not there:
         set_facts(connection, theirs.sample_facts())
-    _add_sampled(connection, (row for row in theirs.sampled() if row["file_name"] not in there))
+    _add_sampled(connection, theirs, there)
     failures = _take_failures(connection, theirs, run)
     merge_exclusions(connection, theirs.rows("exclusions"))
     apply_exclusions(connection)
@@ -246,8 +253,10 @@ def _take_failures(connection: sqlite3.Connection, theirs: RemoteCatalogue, run:
     )
     taken = 0
     for row in theirs.sampled():
+        if row["status"] != Status.FAILED:
+            continue
         ours = connection.execute(sql, (row["file_name"],)).fetchone()
-        if row["status"] != Status.FAILED or ours is None or are_different(row["md5"], ours[0]):
+        if ours is None or are_different(row["md5"], ours[0]):
             continue
         attempts = theirs.attempts(str(row["file_name"]))
         tries, last = _add_attempts(connection, row, run, attempts)
@@ -316,7 +325,7 @@ def _add_unlisted(connection: sqlite3.Connection, slides: Iterable[Row]) -> None
         {**slide, "position": last + int(slide["position"] or 0), "upstream": "withdrawn"}
         for slide in slides
     )
-    insert(connection, "slides", _SLIDES, rows, conflict="OR IGNORE")
+    insert(connection, "slides", _SLIDES, rows)
 
 
 def replaces(theirs: Row, ours: ImageState | None) -> bool:
@@ -337,29 +346,41 @@ def are_different(digest: Value, other: Value) -> bool:
     return None not in (digest, other) and digest != other
 
 
-def _add_sampled(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    """Add slides to the sample with the ranks that they have there, or the next free ones.
+def _add_sampled(
+    connection: sqlite3.Connection, theirs: RemoteCatalogue, there: Collection[str]
+) -> None:
+    """Add their sampled slides but those `there` with their ranks, or the next free ones.
 
     A slide that is done there is pending here until its image is received.
     """
     ranks = {rank for (rank,) in connection.execute("SELECT rank FROM sample")}
-    last = max(ranks, default=0)
-    for row in rows:
-        rank = int(row["rank"] or 0)
-        if rank in ranks:
-            rank = last + 1
-        last = max(last, rank)
-        ranks.add(rank)
-        image = {**row, **_NOT_FETCHED} if row["status"] == Status.DONE else row
-        insert(connection, "sample", _SAMPLE, [{**row, "rank": rank}])
-        insert(connection, "images", ("file_name", *STATUS_COLUMNS), [image])
+
+    def ranked() -> Iterator[Row]:
+        last = max(ranks, default=0)
+        for row in new():
+            rank = int(row["rank"] or 0)
+            if rank in ranks:
+                rank = last + 1
+            last = max(last, rank)
+            ranks.add(rank)
+            yield {**row, "rank": rank}
+
+    def new() -> Iterator[Row]:
+        return (row for row in theirs.sampled() if row["file_name"] not in there)
+
+    insert(connection, "sample", _SAMPLE, ranked())
+    images = ({**row, **_NOT_FETCHED} if row["status"] == Status.DONE else row for row in new())
+    insert(connection, "images", ("file_name", *STATUS_COLUMNS), images)
 
 
-def set_upstream(connection: sqlite3.Connection, name: str, upstream: Upstream) -> None:
-    """Set the upstream state of a slide that was listed until now."""
-    connection.execute(
-        "UPDATE slides SET upstream = ? WHERE file_name = ? AND upstream IN ('current', 'changed')",
-        (upstream, name),
+def set_upstream(
+    connection: sqlite3.Connection, names: Iterable[Value], upstream: Upstream
+) -> None:
+    """Set the upstream state of slides that were listed until now."""
+    connection.executemany(
+        f"UPDATE slides SET upstream = '{upstream}' "
+        "WHERE file_name = ? AND upstream IN ('current', 'changed')",
+        ((name,) for name in names),
     )
 
 

@@ -55,8 +55,8 @@ def replace_rows(
             conflict = "OR IGNORE" if table == "former_ids" else ""
             insert(connection, table, list(TABLES[table]), ranked, conflict=conflict)
         put_labels(connection, tissue, cases, replace=False)
-        for row in own.get("slides", ()):
-            set_upstream(connection, str(row["file_name"]), Upstream.WITHDRAWN)
+        others = [row["file_name"] for row in own.get("slides", ())]
+        set_upstream(connection, others, Upstream.WITHDRAWN)
         write_images(connection, (update.row for update in updates))
         # Exclusions made here win.
         connection.execute("UPDATE exclusions SET own = 0")
@@ -64,7 +64,7 @@ def replace_rows(
         apply_exclusions(connection)
         for update in updates:
             if update.upstream is not None:
-                set_upstream(connection, str(update.row["file_name"]), update.upstream)
+                set_upstream(connection, [update.row["file_name"]], update.upstream)
     return len(own.get("sample", ())) + sum(update.is_only_here for update in updates)
 
 
