@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import struct
 import time
@@ -120,10 +121,9 @@ def _png_header(file: BinaryIO) -> Header:
         raise Damaged("it is a PNG, but not of 8-bit RGB as this program writes them")
     metadata = ""
     for _ in range(MAX_SEGMENTS):
-        offset = file.tell()
         length, name = _chunk_head(file)
         if name == b"IDAT":
-            file.seek(offset)
+            file.seek(-8, os.SEEK_CUR)
             return Header(checked_size(width, height), metadata)
         if name not in (b"pHYs", b"tEXt"):
             raise Damaged(f"it has a chunk {name!r}, which this program never writes there")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -148,9 +147,10 @@ def _slide(metadata: Json) -> Slide:
 
 def _value(metadata: Json, key: str, check: Callable[[Any], Value | None]) -> Value:
     """Return the value of a key. Raises Damaged for one that the check refuses."""
-    value = None
-    with suppress(ValueError):
+    try:
         value = check(metadata.get(key))
+    except ValueError:
+        value = None
     if value is None:
         raise Damaged(f"its metadata have an invalid {key}: {str(metadata.get(key))[:80]!r}")
     return value

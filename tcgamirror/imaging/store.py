@@ -31,10 +31,14 @@ class Store:
         """Return the path of the slide's image, relative to the mirror, with slashes."""
         project = slide.project_id or ""
         folder = project if _PLAIN.fullmatch(project) else "unknown"
-        stem = slide.file_name
+        return f"{IMAGES}/{folder}/{self.name(slide.file_name)}"
+
+    def name(self, file_name: str) -> str:
+        """Return the name of a slide's image in its folder."""
+        stem = file_name
         if stem.lower().endswith(SLIDE_SUFFIX):
             stem = stem[: -len(SLIDE_SUFFIX)]
-        return f"{IMAGES}/{folder}/{stem}{self.form.suffix}"
+        return f"{stem}{self.form.suffix}"
 
     def write(self, slide: Slide, source: str, reader: LevelReader) -> Picture:
         """Write the slide's image, which replaces an older one in one step.

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.database import Row
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import ImageState, replaces
 from tcgamirror.mirror.directory import CATALOGUE, Mirror, check_place, check_same_target, scratch
@@ -184,8 +183,12 @@ def _select_images(export: _Export, here: Mapping[str, ImageState]) -> _Selectio
     images = {}
     same = older = lacking = 0
     now = time.time()
+    latest = timestamp(now + _CLOCK_TOLERANCE)
     for row in export.catalogue.sampled():
-        row = _without_future(row, now)
+        # An image by a machine whose clock was wrong would be newer than all later ones. It is
+        # not refused, because this machine's clock may be the wrong one.
+        if str(row["fetched_at"] or "") > latest:
+            row = {**row, "fetched_at": timestamp(now)}
         path, state = str(row["path"]), here.get(str(row["file_name"]))
         is_done = row["status"] == Status.DONE
         if state is not None and state.status is Status.EXCLUDED:
@@ -200,17 +203,6 @@ def _select_images(export: _Export, here: Mapping[str, ImageState]) -> _Selectio
             lacking += is_done
     ordered = [images[path] for path in export.files.members if path in images]
     return _Selection(ordered, same, older, lacking)
-
-
-def _without_future(row: Row, now: float) -> Row:
-    """Return the row; a `fetched_at` in the future becomes `now`, in seconds since the epoch.
-
-    Otherwise an image by a machine whose clock was wrong would be newer than all later ones.
-    It is not refused, because this machine's clock may be the wrong one.
-    """
-    if str(row["fetched_at"] or "") <= timestamp(now + _CLOCK_TOLERANCE):
-        return row
-    return {**row, "fetched_at": timestamp(now)}
 
 
 def _check_images(

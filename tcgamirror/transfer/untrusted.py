@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from tcgamirror.mirror.directory import FIXED
 from tcgamirror.mirror.lockfile import MOST_SLIDES
 from tcgamirror.mirror.settings import Settings, read_sample
 from tcgamirror.model.errors import BadExport, BadSettings, Damaged, DiskFull
-from tcgamirror.model.slide import ImageFormat, Resample, Slide
+from tcgamirror.model.slide import ImageFormat, Resample
 from tcgamirror.system.openat import Tree
 
 MAX_BYTES = 4 << 30
@@ -176,17 +176,19 @@ class UntrustedCatalogue:
         with self._translated():
             # Row by row, so that a fault shows before the next row takes memory.
             for row in self._connection.execute(f"SELECT {', '.join(checks)} FROM {where}", values):
-                named = dict(zip(checks, row, strict=True))
-                yield named if self._is_clean else self._checked(named, checks, table)
+                checked = row if self._is_clean else self._checked(row, checks, table)
+                yield dict(zip(checks, checked, strict=True))
 
-    def _checked(self, row: Row, checks: Mapping[str, Check], table: str) -> Row:
-        checked: dict[str, Value] = {}
-        for column, check in checks.items():
+    def _checked(
+        self, row: Sequence[Value], checks: Mapping[str, Check], table: str
+    ) -> Sequence[Value]:
+        checked: list[Value] = []
+        for (column, check), value in zip(checks.items(), row, strict=True):
             try:
-                checked[column] = check(row[column])
+                checked.append(check(value))
             except ValueError:
-                raise self._damage(f"{row[column]!r:.80} for {column} in its {table}") from None
-        self._has_cleaned |= checked != row
+                raise self._damage(f"{value!r:.80} for {column} in its {table}") from None
+        self._has_cleaned |= checked != list(row)
         return checked
 
     # As a whole -------------------------------------------------------------------
@@ -194,23 +196,26 @@ class UntrustedCatalogue:
     def check(self) -> None:
         """Read all of it once, so that a fault anywhere keeps all of it out."""
         self._check_counts()
-        for table in TABLES:
-            for _ in self.rows(table):
-                pass
-        self._is_clean = not self._has_cleaned
         store = Store(Path(), self.settings.form)
         places: set[Value] = set()
-        for row in self.sampled():
-            if fault := image_fault(row):
-                raise self._damage(f"{fault} of {row['file_name']}")
-            place = row["path"]
-            if place is None:
-                continue
-            # Its folder is that of the project which the slide had at the time.
-            name = store.path(Slide("", str(row["file_name"]))).rpartition("/")[2]
-            if str(place).rpartition("/")[2] != name or place in places:
-                raise self._damage(f"an image of {row['file_name']} at {place!r}")
-            places.add(place)
+        for table in TABLES:
+            for row in self.rows(table):
+                if table == "images":
+                    self._check_image(row, store, places)
+        self._is_clean = not self._has_cleaned
+
+    def _check_image(self, row: Row, store: Store, places: set[Value]) -> None:
+        """Raise Damaged for an image with a part of its columns, or at another slide's place."""
+        if fault := image_fault(row):
+            raise self._damage(f"{fault} of {row['file_name']}")
+        place = row["path"]
+        if place is None:
+            return
+        # Its folder is that of the project which the slide had at the time.
+        name = str(place).rpartition("/")[2]
+        if name != store.name(str(row["file_name"])) or place in places:
+            raise self._damage(f"an image of {row['file_name']} at {place!r}")
+        places.add(place)
 
     def check_places(self, here: Mapping[str | None, str]) -> None:
         """Raise Damaged for an image in the place of another slide's. here: file names by path."""
