@@ -372,7 +372,7 @@ def _shard(file_name: Value, count: Value) -> int | None:
 
 def journal_for(path: Path) -> Journal:
     """Return WAL where the file system is known to support it, else the rollback journal."""
-    return Journal.WAL if mounts.kind_at(path) in mounts.WAL_WORKS_ON else Journal.DELETE
+    return Journal.WAL if mounts.is_local(path) else Journal.DELETE
 
 
 def _set_journal(connection: sqlite3.Connection, journal: Journal) -> None:

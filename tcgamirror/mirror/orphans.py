@@ -68,7 +68,7 @@ def find_orphans(mirror: Mirror, catalogue: Catalogue, *, held: bool = False) ->
         return
     store = Store(mirror.root, mirror.settings.form)
     known = recorded | {store.path(slide) for slide in catalogue.sample.slides()}
-    unfinished = {partial_path(Path(path)).as_posix() for path in known}
+    unfinished = set(map(partial_path, known))
     for path in found:
         if path in unfinished:
             if held or _is_stale(mirror.root / path):

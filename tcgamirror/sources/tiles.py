@@ -195,7 +195,7 @@ class _ServedLevel(TileReader):
         """Write a tile's file. Raises BadTile if the data are not a whole tile."""
         self._decode(data, column, row)
         path = self._path(column, row)
-        part = partial_path(path)
+        part = Path(partial_path(str(path)))
         with disk_errors(path):
             part.write_bytes(data)
             part.replace(path)

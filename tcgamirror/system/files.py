@@ -8,16 +8,20 @@ import os
 import resource
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedRandom, BufferedReader, FileIO
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from tcgamirror.model.errors import Damaged, DiskFull, UsageError
+from tcgamirror.system import mounts
 
 PIECE = 1 << 17
 """Bytes read at once; they fit in the processor's cache."""
+
+_SYNCED_AT_ONCE = 8
 
 YOUNG = 2.0
 """Seconds within which a file may change twice and keep its modification time."""
@@ -49,13 +53,14 @@ def open_files() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
-def partial_path(path: Path) -> Path:
+def partial_path(path: str) -> str:
     """Return the path under which a file is written before it is renamed to `path`.
 
-    >>> partial_path(Path("images/TCGA-OV/a.png")).as_posix()
+    >>> partial_path("images/TCGA-OV/a.png")
     'images/TCGA-OV/.a.png.part'
     """
-    return path.with_name(f".{path.name}.part")
+    folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}.{name}.part"
 
 
 @contextmanager
@@ -66,7 +71,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     any instant leaves either the old file or the whole new one. Missing directories are made.
     Raises as `disk_errors` does.
     """
-    part = partial_path(path)
+    part = Path(partial_path(str(path)))
     with disk_errors(path):
         make_folder(path.parent)
         # A link left there would be followed, and a pipe would block.
@@ -86,7 +91,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 def differs(path: Path, file: BinaryIO) -> bool:
     """Return whether `path` exists with other bytes than those written to `file`."""
-    # As other modules below, imported late: commands that only look need none of them.
+    # As other modules here, imported late: commands that only look need none of them.
     import filecmp
 
     file.flush()
@@ -106,7 +111,7 @@ def check_writable(folder: Path) -> None:
             pass
 
 
-def open_regular(path: Path) -> BufferedReader:
+def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file for reading. Raises OSError for anything else, and waits for no pipe."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     mode = os.fstat(handle).st_mode
@@ -141,15 +146,9 @@ def sync(handle: int) -> None:
     os.fsync(handle)
 
 
-def sync_file(path: Path) -> None:
-    """Force a file to the disk."""
-    with path.open("rb") as file:
-        sync(file.fileno())
-
-
 def sync_folder(path: Path) -> None:
-    """Force a directory to the disk, where the file system supports it."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    """Force a directory, or a file, to the disk, where the file system supports it."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         sync(folder)
     except OSError as error:
@@ -158,6 +157,23 @@ def sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(folder)
+
+
+def sync_paths(paths: Iterable[str]) -> None:
+    """Force files and directories to the disk, as `sync_disk` where that is known to do it.
+
+    Raises OSError where the system reports a failure.
+    """
+    from tcgamirror.system.parallel import for_each
+
+    by_device = defaultdict(list)
+    for path in paths:
+        by_device[os.lstat(path).st_dev].append(Path(path))
+    for same in by_device.values():
+        if mounts.is_local(same[0]):
+            sync_disk(same[0])
+        else:
+            for_each(sync_folder, same, _SYNCED_AT_ONCE, "sync")
 
 
 def sync_disk(path: Path) -> None:

@@ -19,12 +19,12 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL})
 
 MOUNTS = Path("/proc/self/mountinfo")
 
-WAL_WORKS_ON = frozenset(
+LOCAL = frozenset(
     {"apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs"}
     | {"jfs", "overlay", "ramfs", "tmpfs", "xfs", "zfs"}
 )
-"""Local file systems where SQLite's WAL is known to work. Lustre, GPFS, NFS, CIFS, FUSE, 9p and
-unknown ones are not among them."""
+"""Local file systems, where SQLite's WAL and syncfs are known to work. Lustre, GPFS, NFS, CIFS,
+FUSE, 9p and unknown ones are not among them."""
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
@@ -65,6 +65,11 @@ def kind_at(path: Path, mounts: Path = MOUNTS) -> str | None:
         return kind_in(text, PurePosixPath(path.resolve()))
     except OSError:
         return None
+
+
+def is_local(path: Path) -> bool:
+    """Return whether `path` lies on a file system that is known to be local."""
+    return kind_at(path) in LOCAL
 
 
 def kind_in(mountinfo: str, path: PurePosixPath) -> str | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import threading
 from collections.abc import Callable
-from io import BufferedRandom, FileIO
+from io import BufferedRandom, BufferedReader, BytesIO, FileIO
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import are_different
@@ -17,17 +18,21 @@ from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.model.errors import ChecksumMismatch, Damaged, Interrupted, NotFound
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.system.files import (
-    disk_errors,
+    PIECE,
     make_folder,
     open_file_digest,
     open_regular,
     partial_path,
-    sync,
-    sync_file,
 )
 
 WORKERS = 8
 """Threads that fetch: while some wait for the disk, others compare."""
+
+BATCH_BYTES = 64 << 20
+"""Bytes of images that are forced to the disk at once."""
+
+_IN_MEMORY = 1 << 20
+"""Largest image that is read at once; a larger one is read in pieces, and its header again."""
 
 Check = Callable[[BinaryIO, Image], object]
 """Raises Damaged for an open image, whose digest is right, that differs from its row otherwise."""
@@ -45,72 +50,76 @@ class ImageSource(Protocol):
         ...
 
 
-def find_or_fetch(source: ImageSource, image: Image, root: Path, check: Check) -> bool:
+def find_or_fetch(source: ImageSource, image: Image, root: str, check: Check) -> bool:
     """Find an image at its path in a mirror, or fetch it to its partial file there.
-
-    The file is on the disk then.
 
     Returns:
         whether it was fetched.
 
     Raises:
         ChecksumMismatch: if its digest differs.
-        UsageError, DiskFull: as `disk_errors` does. Other errors as `ImageSource.fetch`, `check`.
+        OSError: of the disk. Other errors as `ImageSource.fetch`, `check`.
     """
-    place = root / image.path
+    place = f"{root}/{image.path}"
     if size_at(place) == image.bytes:
         with open_regular(place) as file:
-            if open_file_digest(file, "sha256") == image.sha256:
-                check(file, image)
-                sync(file.fileno())
+            if _is_checked(file, image, check):
                 return False
-    with disk_errors(place):
-        make_folder(place.parent)
-        fetch_to_partial(source, image, partial_path(place), check)
-        sync_file(partial_path(place))
+    fetch_to_partial(source, image, partial_path(place), check)
     return True
 
 
-def fetch_to_partial(source: ImageSource, image: Image, part: Path, check: Check) -> None:
+def fetch_to_partial(source: ImageSource, image: Image, part: str, check: Check) -> None:
     """Fetch an image to a file, of which a killed run may have left a part.
 
     The file is removed after NotFound, Damaged or ChecksumMismatch.
     """
     try:
-        with BufferedRandom(FileIO(_open_partial(part), "r+")) as file:
-            offset = file.seek(0, os.SEEK_END)
-            if offset >= image.bytes and not _has_digest(file, image):
-                offset = file.truncate(0)
-            for _ in range(2 if offset else 1):
+        with BufferedRandom(FileIO(_open_partial(part), "r+"), PIECE) as file:
+            tries = 2 if file.seek(0, os.SEEK_END) else 1
+            while not _is_checked(file, image, check):
+                if not tries:
+                    raise ChecksumMismatch(
+                        f"{image.path}: its digest differs from the catalogue's. Run tcgamirror "
+                        "verify --repair in the mirror that it comes from"
+                    )
+                # The part may have been of an older image.
+                if tries == 1 or file.seek(0, os.SEEK_END) >= image.bytes:
+                    file.truncate(0)
+                tries -= 1
                 source.fetch(image, file)
                 file.flush()
-                if _has_digest(file, image):
-                    check(file, image)
-                    return
-                # The part may have been of an older image.
-                file.truncate(0)
-        raise ChecksumMismatch(
-            f"{image.path}: its digest differs from the catalogue's. Run tcgamirror verify "
-            "--repair in the mirror that it comes from"
-        )
     except (NotFound, Damaged, ChecksumMismatch):
-        part.unlink(missing_ok=True)
+        Path(part).unlink(missing_ok=True)
         raise
 
 
-def _open_partial(part: Path) -> int:
+def _open_partial(part: str) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     try:
         return os.open(part, flags | os.O_EXCL, 0o644)
+    except FileNotFoundError:
+        make_folder(Path(part).parent)
     except FileExistsError:
         if size_at(part) is None:
-            part.unlink()
-        return os.open(part, flags, 0o644)
+            Path(part).unlink()
+    return os.open(part, flags, 0o644)
 
 
-def _has_digest(file: BufferedRandom, image: Image) -> bool:
+def _is_checked(file: BufferedReader | BufferedRandom, image: Image, check: Check) -> bool:
+    """Return whether an open file has the image's digest; `check` it then."""
+    if os.fstat(file.fileno()).st_size != image.bytes:
+        return False
     file.seek(0)
-    return open_file_digest(file, "sha256") == image.sha256
+    if image.bytes > _IN_MEMORY:
+        content, digest = cast("BinaryIO", file), open_file_digest(file, "sha256")
+    else:
+        data = file.read(image.bytes)
+        content, digest = BytesIO(data), hashlib.sha256(data).hexdigest()
+    if digest != image.sha256:
+        return False
+    check(content, image)
+    return True
 
 
 def check_size(image: Image, size: int) -> None:
@@ -140,7 +149,7 @@ def check_image(
     return header
 
 
-def size_at(path: Path) -> int | None:
+def size_at(path: str) -> int | None:
     """Return the bytes of the plain file at `path`; None if there is none."""
     try:
         status = os.lstat(path)

@@ -25,9 +25,10 @@ from tcgamirror.mirror.recovery import fits_target
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.errors import BadExport, ChecksumMismatch, Damaged
 from tcgamirror.model.slide import Status
-from tcgamirror.system.files import disk_errors, partial_path, sync_folder
+from tcgamirror.system.files import disk_errors, partial_path, sync_paths
 from tcgamirror.system.parallel import in_batches
 from tcgamirror.transfer.fetching import (
+    BATCH_BYTES,
     WORKERS,
     ImageSource,
     check_image,
@@ -36,7 +37,7 @@ from tcgamirror.transfer.fetching import (
 )
 
 _BATCH_IMAGES = 256
-"""Images recorded at once, or fewer large ones."""
+"""Images that a thread fetches at once, or fewer large ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Intake:
     images: int = 0
     bytes: int = 0
     refused: list[Orphan] = field(default_factory=list)
-    parts: set[Path] = field(default_factory=set)
+    parts: set[str] = field(default_factory=set)
     ended: threading.Event = field(default_factory=threading.Event)
 
     def check_any(self, images: Sequence[IncomingImage], part: Path) -> None:
@@ -82,7 +83,7 @@ class Intake:
         fault = None
         for each in images:
             try:
-                fetch_to_partial(self.source, each.image, part, self._check(each.row))
+                fetch_to_partial(self.source, each.image, str(part), self._check(each.row))
             except (ChecksumMismatch, Damaged) as error:
                 fault = fault or f"{each.image.path}: {error}"
             else:
@@ -97,6 +98,7 @@ class Intake:
         self, images: Iterable[IncomingImage], catalogue: Catalogue, run: int, progress: Progress
     ) -> None:
         """Add every image that is as its row says."""
+        files: list[tuple[IncomingImage, str]] = []
         try:
             for batch in in_batches(
                 self._obtain,
@@ -106,32 +108,38 @@ class Intake:
                 size_of=lambda incoming: incoming.image.bytes,
                 ended=self.ended,
             ):
-                self._put(
-                    [(each, file) for each, file in batch if isinstance(file, Path)], catalogue, run
-                )
+                files += [(each, file) for each, file in batch if isinstance(file, str)]
                 self.refused += [file for _, file in batch if isinstance(file, Orphan)]
                 progress.add_images(len(batch), sum(each.image.bytes for each, _ in batch))
+                if sum(each.image.bytes for each, _ in files) >= BATCH_BYTES:
+                    self._put(files, catalogue, run)
+                    files = []
+            self._put(files, catalogue, run)
         finally:
             for part in self.parts:
-                part.unlink(missing_ok=True)
+                Path(part).unlink(missing_ok=True)
 
-    def _obtain(self, incoming: IncomingImage) -> Path | Orphan:
+    def _obtain(self, incoming: IncomingImage) -> str | Orphan:
         """Return the checked file of an image, or why it is refused.
 
         The file lies beside its place, or there if a killed import put it.
         """
-        place = self.root / incoming.image.path
+        place = f"{self.root}/{incoming.image.path}"
         part = partial_path(place)
         self.parts.add(part)
         check = self._check(incoming.row)
-        try:
-            is_fetched = find_or_fetch(self.source, incoming.image, self.root, check)
-        except (ChecksumMismatch, Damaged) as error:
-            return Orphan(incoming.image.path, str(error))
-        return part if is_fetched else place
+        with disk_errors(self.root):
+            try:
+                is_fetched = find_or_fetch(self.source, incoming.image, str(self.root), check)
+            except (ChecksumMismatch, Damaged) as error:
+                return Orphan(incoming.image.path, str(error))
+            file = part if is_fetched else place
+            fetched_at = datetime.fromisoformat(str(incoming.row["fetched_at"])).timestamp()
+            os.utime(file, (fetched_at, fetched_at))
+        return file
 
     def _check(self, row: Row) -> Callable[[BinaryIO, Image], None]:
-        """Return a check that compares an image with its row, and gives it the row's time."""
+        """Return a check that compares an image with its row."""
 
         def check(file: BinaryIO, image: Image) -> None:
             header = check_image(file, image, decode=self.decode, stop=self.ended)
@@ -141,26 +149,25 @@ class Intake:
                 raise Damaged("it has another slide or resolution than the catalogue says")
             if not fits_target(self.settings.target, metadata, header.size):
                 raise Damaged(f"it is not of {self.settings.target}")
-            fetched_at = datetime.fromisoformat(str(row["fetched_at"])).timestamp()
-            os.utime(file.fileno(), (fetched_at, fetched_at))
 
         return check
 
-    def _put(self, files: list[tuple[IncomingImage, Path]], catalogue: Catalogue, run: int) -> None:
+    def _put(self, files: list[tuple[IncomingImage, str]], catalogue: Catalogue, run: int) -> None:
         """Make rows of replaced images pending, move the files to their places, record them."""
         images = [incoming.image for incoming, _ in files]
         replaced = [each for each, _ in files if each.state and each.state.status is Status.DONE]
-        if replaced:
-            catalogue.queue.requeue([each.image.file_name for each in replaced])
-        for incoming, file in files:
-            place, state = self.root / incoming.image.path, incoming.state
-            with disk_errors(place):
+        with disk_errors(self.root):
+            # An image is on the disk before it takes its place, and its name before its row.
+            sync_paths(file for _, file in files)
+            if replaced:
+                catalogue.queue.requeue([each.image.file_name for each in replaced])
+            for incoming, file in files:
+                place, state = f"{self.root}/{incoming.image.path}", incoming.state
                 if file != place:
-                    file.replace(place)
+                    Path(file).replace(place)
                 if state is not None and state.path not in (None, incoming.image.path):
                     (self.root / str(state.path)).unlink(missing_ok=True)
-        for folder in {(self.root / image.path).parent for image in images}:
-            sync_folder(folder)
+            sync_paths({f"{self.root}/{image.path.rpartition('/')[0]}" for image in images})
         received = [each.received(self.attempts(each.image.file_name)) for each, _ in files]
         catalogue.rows.add_images(received, run)
         self.parts.difference_update(file for _, file in files)

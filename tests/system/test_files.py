@@ -13,8 +13,15 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.model.errors import Damaged, DiskFull, Locked, TcgaMirrorError, UsageError
-from tcgamirror.system import lock
-from tcgamirror.system.files import atomic_write, disk_errors, file_digest, free_bytes, sync_disk
+from tcgamirror.system import lock, mounts
+from tcgamirror.system.files import (
+    atomic_write,
+    disk_errors,
+    file_digest,
+    free_bytes,
+    sync_disk,
+    sync_paths,
+)
 from tcgamirror.system.lock import Lock
 
 OTHER_ERROR = OSError(errno.EBADF, "bad file descriptor")
@@ -128,6 +135,18 @@ def test_digests_are_those_everybody_knows_and_tell_how_far_they_are(tmp_path: P
     sizes: list[int] = []
     file_digest(path, "md5", sizes.append)
     assert sum(sizes) == 2_500_000 and len(sizes) > 1
+
+
+@pytest.mark.parametrize("local", [mounts.LOCAL, frozenset()])
+def test_paths_are_forced_to_any_disk_or_it_is_told_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: frozenset[str]
+) -> None:
+    monkeypatch.setattr(mounts, "LOCAL", local)
+    file = tmp_path / "file"
+    file.touch()
+    sync_paths([str(tmp_path), str(file)])
+    with pytest.raises(FileNotFoundError, match="gone"):
+        sync_paths([str(file), str(tmp_path / "gone")])
 
 
 def test_a_disk_is_waited_for_or_it_is_told_why_not(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tcgamirror.system.mounts import WAL_WORKS_ON, kind_at, kind_in
+from tcgamirror.system.mounts import LOCAL, kind_at, kind_in
 
 MOUNTS = r"""
 22 27 0:21 / /proc rw,relatime - proc proc rw
@@ -39,7 +39,7 @@ not a line of it
 )
 def test_the_innermost_and_last_mount_counts(path: str, kind: str, wal: bool) -> None:
     found = kind_in(MOUNTS, PurePosixPath(path))
-    assert found == kind and (found in WAL_WORKS_ON) is wal
+    assert found == kind and (found in LOCAL) is wal
 
 
 def test_what_is_not_known_is_not_trusted(tmp_path: Path) -> None:

@@ -342,6 +342,35 @@ def test_verify_raises_no_false_alarm_during_an_import(
     assert is_clean(root)
 
 
+@pytest.mark.parametrize(
+    ("command", "forced"),
+    [
+        ("import", ["intake.sync_paths"]),
+        ("sync", ["sync.target.sync_paths", "sync.target.sync_folder"]),
+    ],
+)
+def test_a_power_cut_leaves_no_place_without_its_image_and_no_row_without_its_place(
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    forced: str,
+) -> None:
+    root, count = tmp_path / "i", len(images(whole))
+    seen = []
+
+    def look(_: object) -> None:
+        done = rows(root, "select count(*) from images where status = 'done'")
+        seen.append((len(list(root.glob("images/*/[!.]*"))), *done[0]))
+
+    for name in forced.split():
+        monkeypatch.setattr(f"tcgamirror.transfer.{name}", look)
+    ways = {"import": ("--mirror", root, "import", whole), "sync": ("sync", whole, root)}
+    assert inside(*ways[command]).code == 0
+    assert (seen[0], set(seen[1:])) == ((0, 0), {(count, 0)})
+    assert is_clean(root)
+
+
 # Failures -----------------------------------------------------------------------------
 
 TRIES = (

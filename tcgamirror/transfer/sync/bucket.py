@@ -156,10 +156,13 @@ class BucketTarget(Target):
             return False
         part = self._part(image)
         with disk_errors(part):
-            fetch_to_partial(source, image, part, self._check)
+            fetch_to_partial(source, image, str(part), self._check)
         if not is_replaced:
             self._put(image)
         return True
+
+    def settle(self) -> None:
+        """Do nothing: an image is there once its upload has ended."""
 
     def _has(self, image: Image) -> bool:
         """Return whether the bucket has an image, as an interrupted sync may leave it."""

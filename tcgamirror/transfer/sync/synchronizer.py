@@ -1,9 +1,9 @@
 """Bring a mirror to the state of another: images first, the catalogue last, by digest.
 
-A new image is renamed to its path once it has its digest; no row names it yet. An image that
-replaces another one waits beside it until all are there. Then the rows of those to be replaced
-or removed are made pending, the files are moved, and one transaction replaces all rows. So no
-reader ever finds a row that is done without its image.
+A new image is renamed to its path once it has its digest and is on the disk; no row names it
+yet. An image that replaces another one waits beside it until all are there. Then the rows of
+those to be replaced or removed are made pending, the files are moved, and one transaction
+replaces all rows. So no reader ever finds a row that is done without its image.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.parallel import start_pool
+from tcgamirror.transfer.fetching import BATCH_BYTES
 from tcgamirror.transfer.settings_copy import read_copies
 from tcgamirror.transfer.sync.plan import (
     Arrival,
@@ -215,13 +216,20 @@ class _Sync:
         self.failed.clear()
         self.progress.start_images(len(images), sum(image.bytes for image in images))
         pool = start_pool(max(self.source.workers, self.target.workers), "sync")
+        unsettled = 0
         try:
             running = {pool.submit(self._obtain, image, plan): image for image in images}
             for future in as_completed(running):
-                self._count(running[future], future)
+                image = running[future]
+                self._count(image, future)
                 if self.fetched + self.adopted:
                     self._make_mirror()
-                self.progress.add_images(1, running[future].bytes)
+                self.progress.add_images(1, image.bytes)
+                unsettled += image.bytes
+                if unsettled >= BATCH_BYTES:
+                    self.target.settle()
+                    unsettled = 0
+            self.target.settle()
         except BaseException:
             self.shutdown.force()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
@@ -24,6 +25,7 @@ from tcgamirror.system.files import (
     file_digest,
     partial_path,
     sync_folder,
+    sync_paths,
 )
 from tcgamirror.transfer.fetching import WORKERS, Check, check_image, find_or_fetch, size_at
 from tcgamirror.transfer.sync.commit import replace_rows
@@ -94,6 +96,10 @@ class Target(ABC):
         """
 
     @abstractmethod
+    def settle(self) -> None:
+        """Have all images that were obtained lie where `obtain` says, also after a power cut."""
+
+    @abstractmethod
     def commit(self, remote: UntrustedCatalogue, arrival: Arrival, state: SyncState | None) -> int:
         """Move and remove images, replace the rows; return how many other slides are kept.
 
@@ -112,6 +118,8 @@ class DirectoryTarget(Target):
 
     def __init__(self, root: Path, check: Check = check_image) -> None:
         super().__init__(str(root), str(root.resolve()), root, check)
+        # Files that were obtained, with the paths to rename them to.
+        self._obtained: deque[tuple[str, str]] = deque()
 
     @contextmanager
     def opened(self, note: Callable[[str], None], *, dry_run: bool) -> Iterator[Path]:
@@ -161,22 +169,31 @@ class DirectoryTarget(Target):
         return self._local()
 
     def size(self, path: str) -> int | None:
-        return size_at(self._root / path)
+        return size_at(f"{self._root}/{path}")
 
     def reserve(self, plan: SyncPlan) -> bool:
         resumed = sum(size_at(self._part(image)) or 0 for image in plan.fetch)
         check_room(self._root, plan.bytes - resumed)
         return False
 
-    def _part(self, image: Image) -> Path:
-        return partial_path(self._root / image.path)
+    def _part(self, image: Image) -> str:
+        return partial_path(f"{self._root}/{image.path}")
 
     def obtain(self, source: RemoteMirror, image: Image, *, is_replaced: bool) -> bool:
-        with disk_errors(self._root / image.path):
-            is_fetched = find_or_fetch(source, image, self._root, self._check)
-            if is_fetched and not is_replaced:
-                self._part(image).replace(self._root / image.path)
+        with disk_errors(self._root):
+            is_fetched = find_or_fetch(source, image, str(self._root), self._check)
+        place, part = f"{self._root}/{image.path}", self._part(image)
+        file = part if is_fetched else place
+        self._obtained.append((file, file if is_replaced else place))
         return is_fetched
+
+    def settle(self) -> None:
+        files = [self._obtained.popleft() for _ in range(len(self._obtained))]
+        with disk_errors(self._root):
+            sync_paths(file for file, _ in files)
+            for file, place in files:
+                if file != place:
+                    Path(file).replace(place)
 
     def commit(self, remote: UntrustedCatalogue, arrival: Arrival, state: SyncState | None) -> int:
         root = self._root
@@ -189,7 +206,7 @@ class DirectoryTarget(Target):
             with disk_errors(root):
                 for image in arrival.replaced:
                     with suppress(FileNotFoundError):
-                        self._part(image).replace(root / image.path)
+                        Path(self._part(image)).replace(root / image.path)
                 for image in arrival.removed:
                     _remove(root / image.path)
                 # A row relies on the name of its image, also after a power cut.
