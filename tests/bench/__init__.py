@@ -8,5 +8,5 @@ so the comparison with tiles errs on the published side.
 `python -m tests.bench [PART ...]` takes an hour for all parts and then writes RESULTS.md.
 `--before DIR` measures another version's source beside this one, by its `.venv` if it has one.
 `--quick` takes about two minutes, on small slides, and only prints. Slides are kept in
-.build/bench-slides. The parts `carrying` and `catalogue` need 20 GB where temporary files are.
+.build/bench-slides. The parts `carrying` and `catalogue` need 27 GB where temporary files are.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill
 from typing import TypeVar
@@ -57,19 +57,6 @@ def in_turn(
         for name, run in runs.items():
             results[name].append(run())
     return {name: sorted(each, key=key)[(times - 1) // 2] for name, each in results.items()}
-
-
-def compare(
-    of: str, what: str, runs: Mapping[str, Callable[[], float]], times: int, least: float | None
-) -> Iterator[Figure]:
-    """Yield how many times as fast the first run is as each other one.
-
-    least: for the ratio to the second run.
-    """
-    (_, ours), *others = in_turn(runs, times, float).items()
-    for name, theirs in others:
-        yield at_least(of, f"{what}, {ours:.3g} s: times as fast as {name}", theirs / ours, least)
-        least = None
 
 
 def seconds(command: Sequence[str], env: Mapping[str, str] | None = None) -> float:
