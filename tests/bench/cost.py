@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.bench import figures
-from tests.bench.figures import Figure, against, at_most, in_turn
+from tests.bench.figures import Figure, against, in_turn, megabytes
 from tests.bench.footprint import Footprint
 from tests.bench.material import MPP, Kind
 from tests.bench.ours import MOST_MEMORY, WORKERS, update
@@ -36,8 +36,8 @@ def _figures(plan: Plan) -> Iterator[Figure]:
         of = f"{fine.name}, {mpp:g} µm/px"
         costs = _costs(plan, fine, WORKERS, 1, mpp)
         yield from _cpu(of, costs, WORKERS, FINE_OF_BEFORE)
-        peak = costs["now"].peak / 1e6
-        yield at_most(of, f"{WORKERS} at once: MB", peak, MOST_MEMORY / 1e6)
+        before = costs["before"].peak if plan.before else None
+        yield megabytes(of, f"{WORKERS} at once: MB", costs["now"].peak, before, MOST_MEMORY)
 
 
 def _costs(

@@ -38,6 +38,12 @@ def at_most(of: str, what: str, value: float, most: float | None) -> Figure:
     return Figure(of, what, value, f"≤ {number(most)}", value <= most)
 
 
+def megabytes(of: str, what: str, peak: int, before: int | None, most: float) -> Figure:
+    """Return the memory that a run holds at most, beside that of the version before; in bytes."""
+    beside = "" if before is None else f", before {number(before / 1e6)}"
+    return at_most(of, f"{what}{beside}", peak / 1e6, most / 1e6)
+
+
 def against(
     of: str, what: str, now: float, before: float | None, most: float | None = None
 ) -> Figure:

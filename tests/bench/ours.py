@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.bench import figures
-from tests.bench.figures import at_most
+from tests.bench.figures import Figure, megabytes
 from tests.bench.footprint import Footprint, footprint
 from tests.bench.material import MPP, Kind
 from tests.bench.plan import Plan
@@ -58,22 +58,24 @@ def update(
     return Update(cost, counts["known"] == slides)
 
 
-def peak(kinds: Sequence[Kind]) -> int:
+def peak(kinds: Sequence[Kind], program: Sequence[str] = PROGRAM) -> int:
     """Return the bytes that `update` holds at most with one slide of each kind at once."""
     files = [kind.listing(len(kinds))[place] for place, kind in enumerate(kinds)]
     with StandIn(files) as gdc:
-        return update(gdc, "range", len(kinds)).footprint.peak
+        return update(gdc, "range", len(kinds), program=program).footprint.peak
 
 
 def memory_section(plan: Plan) -> str:
-    rows = [
-        at_most(slides, "MB", peak(kinds) / 1e6, MOST_MEMORY / 1e6)
-        for slides, kinds in plan.at_once.items()
-    ]
-    many = peak([plan.linked] * IN_FLIGHT) / 1e6
-    rows.append(at_most(f"{IN_FLIGHT} of {plan.linked.name}", "MB", many, MOST_IN_FLIGHT / 1e6))
+    rows = [_peak(plan, of, kinds, MOST_MEMORY) for of, kinds in plan.at_once.items()]
+    many = (plan.linked,) * IN_FLIGHT
+    rows.append(_peak(plan, f"{IN_FLIGHT} of {plan.linked.name}", many, MOST_IN_FLIGHT))
     prose = "Peak memory of `update` by `range`, over a network without delays."
     return figures.section("Memory of slides at once", prose, rows)
+
+
+def _peak(plan: Plan, of: str, kinds: Sequence[Kind], most: float) -> Figure:
+    before = peak(kinds, plan.before) if plan.before else None
+    return megabytes(of, "MB", peak(kinds), before, most)
 
 
 def _output(*command: str) -> str:

@@ -100,7 +100,7 @@ def _timings(trial: Trial, before: Sequence[str]) -> list[Timing]:
     counts |= {BEFORE: trial.fast} if before else {}
     runs = {way: partial(_timed, way, trial.kind, count, before) for way, count in counts.items()}
     timings += in_turn(runs, trial.repetitions, lambda timing: timing.seconds).values()
-    timings.append(_timed(TILES, trial.kind, trial.fast // 2))
+    timings.append(_timed(TILES, trial.kind, 2 * ours.WORKERS))
     return sorted(timings, key=lambda timing: ORDER.index(timing.way))
 
 
