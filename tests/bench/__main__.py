@@ -28,7 +28,7 @@ from tests.bench.figures import LINE
 from tests.bench.plan import FULL, QUICK
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-LIBRARIES = ("pillow", "simplejpeg", "numpy", "requests", "openslide-bin")
+LIBRARIES = ("pillow", "simplejpeg", "imagecodecs", "numpy", "requests", "openslide-bin")
 PARTS = {
     "ways": ways.section,
     "cost": cost.section,
