@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.gdc import StandIn
+from tests.gdc import Listed, StandIn, listed
 from tests.support.binary import PROGRAM, bare_root, inside, launched, needed, starts
 from tests.support.command import ROOT
 from tests.support.mirrors import MPP, addresses, images, rows
 from tests.support.raw_server import RawServer, Request, Step, whole
+from tests.support.slides import SlideSpec, make_slide
 
 pytestmark = needed
 
@@ -60,15 +61,19 @@ def catalogue(root: Path) -> list[tuple[object, ...]]:
 
 
 def test_it_makes_the_same_mirror(
-    tmp_path: Path, small_gdc: StandIn, env: Mapping[str, str]
+    tmp_path: Path, small_slides: tuple[Listed, ...], env: Mapping[str, str]
 ) -> None:
-    for name, program, before in (("binary", PROGRAM, []), ("source", SOURCE[1], SOURCE[:1])):
-        root = tmp_path / name
-        made = launched(*wanted(root, small_gdc), env=env, program=program, before=before)
-        assert made.code == 0, made
-        ran = launched("--mirror", root, "update", env=env, program=program, before=before)
-        assert (ran.code, ran.err) == (0, ""), ran
-    assert len(images(tmp_path / "source")) == 12
+    jpeg_2000 = SlideSpec(2400, 1800, compression="j2k-ycbcr")
+    slides = [*small_slides, listed(make_slide(tmp_path / "slide.svs", jpeg_2000))]
+    with StandIn(slides) as gdc:
+        for name, program, before in (("binary", PROGRAM, []), ("source", SOURCE[1], SOURCE[:1])):
+            root = tmp_path / name
+            words = [*wanted(root, gdc), "--slides", str(len(slides))]
+            made = launched(*words, env=env, program=program, before=before)
+            assert made.code == 0, made
+            ran = launched("--mirror", root, "update", env=env, program=program, before=before)
+            assert (ran.code, ran.err) == (0, ""), ran
+    assert len(images(tmp_path / "source")) == len(slides)
     assert images(tmp_path / "binary") == images(tmp_path / "source")
     assert catalogue(tmp_path / "binary") == catalogue(tmp_path / "source")
 
