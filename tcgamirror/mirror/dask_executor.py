@@ -49,7 +49,10 @@ BRIEF_SECONDS = 2.0
 """Seconds that a worker's answer or the disconnection may take."""
 
 WORKER_SECONDS = 60.0
-"""Seconds without any worker after which the run ends, and that a new run waits for a hung one."""
+"""Seconds without any worker after which the run ends."""
+
+HUNG_SECONDS = 30.0
+"""Seconds without a heartbeat after which a worker is lost. Dask itself waits for five minutes."""
 
 POLL_SECONDS = 1.0
 """Seconds between two requests for the list of workers."""
@@ -84,6 +87,7 @@ class DaskWorkers:
         self._mirror = mirror
         self._shutdown = shutdown
         self._threads: dict[str, int] = {}
+        self._heartbeats: dict[str, tuple[float, float]] = {}
         self._polled_at = -math.inf
         self._workers_seen_at = time.monotonic()
         self._is_draining = False
@@ -113,7 +117,7 @@ class DaskWorkers:
 
         # Dask waits for the answers of all, and one of them may hang.
         with suppress(TimeoutError):
-            self._call(partial(self._client.sync, register, callback_timeout=WORKER_SECONDS))
+            self._call(partial(self._client.sync, register, callback_timeout=HUNG_SECONDS))
 
     def _connect(self, opened: ExitStack) -> Client:
         """Return a client of the scheduler, which `opened` closes."""
@@ -289,7 +293,9 @@ class DaskWorkers:
         """
         now = time.monotonic()
         if now - self._polled_at >= POLL_SECONDS:
-            threads: dict[str, int] = dict(self._ask("ncores"))
+            workers = self._ask("identity")["workers"]
+            self._restart_hung({name: each["last_seen"] for name, each in workers.items()}, now)
+            threads: dict[str, int] = {name: each["nthreads"] for name, each in workers.items()}
             if new := threads.keys() - self._threads.keys():
                 for worker in self._find_silent(new):
                     del threads[worker]
@@ -304,6 +310,30 @@ class DaskWorkers:
         orders = Orders(max(1, len(self._threads)), not self._is_draining, stop)
         if orders != self._orders:
             self._give(orders)
+
+    def _restart_hung(self, last_seen: dict[str, float], now: float) -> None:
+        """Have the scheduler give away the slides of workers without heartbeats, as it does later.
+
+        last_seen: times by the scheduler's clock. `_heartbeats` has each with that of this process.
+        """
+        former = self._heartbeats
+        self._heartbeats = {
+            name: former[name] if name in former and former[name][0] == seen else (seen, now)
+            for name, seen in last_seen.items()
+        }
+        hung = [name for name, (_, at) in self._heartbeats.items() if now - at > HUNG_SECONDS]
+        if hung:
+            for name in hung:
+                del self._heartbeats[name]
+            with suppress(TimeoutError):
+                self._ask(
+                    "restart_workers",
+                    workers=hung,
+                    stimulus_id=self._station,
+                    timeout=BRIEF_SECONDS,
+                    wait_for_workers=False,
+                    on_error="return",
+                )
 
     def _give(self, orders: Orders) -> None:
         self._orders = orders

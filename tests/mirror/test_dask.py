@@ -190,6 +190,26 @@ def test_a_new_worker_is_used_while_another_hangs(
     assert is_same(root, alone)
 
 
+@pytest.mark.parametrize("code", [0, 130])
+def test_a_worker_that_hangs_from_the_start_is_not_waited_for(
+    gdc: StandIn, alone: Path, tmp_path: Path, code: int
+) -> None:
+    """Nor after Ctrl-C; Dask itself waits five minutes."""
+    root = made(tmp_path / "m", gdc, slides=SLIDES)
+    with cluster(tmp_path / "dask", workers=1) as dask:
+        victim = dask.worker()
+        with Client(dask.address, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+        victim.send_signal(signal.SIGSTOP)
+        with slowly(gdc), started("--mirror", root, "update", "--dask", dask.address) as update:
+            until(partial(has_image, root), 60)
+            if code:
+                update.send_signal(signal.SIGINT)
+            assert ended(update, 90).code == code
+    updated(root)
+    assert is_same(root, alone)
+
+
 def test_workers_that_answer_are_used_while_one_that_joins_hangs(
     gdc: StandIn, alone: Path, tmp_path: Path
 ) -> None:
