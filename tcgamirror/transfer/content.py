@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tcgamirror.catalogue.images import Image
-from tcgamirror.model.errors import BadExport
+from tcgamirror.model.errors import BadExport, Damaged
 from tcgamirror.system.files import open_file_digest, open_regular
 from tcgamirror.transfer.archive.format import read_errors
 
@@ -46,7 +46,9 @@ class FileContent(NamedTuple):
     def pieces(self, name: str) -> Iterator[bytes | memoryview]:
         """Yield all of it, and close it. A piece is valid until the next one.
 
-        Raises BadExport with `name` for what cannot be read.
+        Raises:
+            BadExport: with `name`, for what cannot be read.
+            Damaged: for a large file that was written to since its digest was made.
         """
         if isinstance(self.data, bytes):
             yield self.data
@@ -60,6 +62,9 @@ class FileContent(NamedTuple):
                     raise BadExport(f"{name} is cut off")
                 yield memory[:count]
                 left -= count
+            status = os.fstat(self.data.fileno())
+        if (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns):
+            raise Damaged(f"{name}: was changed during the export. Export again")
 
     def close(self) -> None:
         """Close content that is not written."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tcgamirror.model.errors import Damaged
 from tcgamirror.transfer.content import IN_MEMORY_BYTES, read_content
 
 
@@ -30,3 +31,15 @@ def test_the_content_is_the_file(tmp_path: Path, size: int) -> None:
         assert read_content(other) is None
     assert read_content(path, "0" * 64) is None
     assert open_files() == before
+
+
+def test_a_large_file_that_changes_after_its_digest_is_not_exported(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(bytes(IN_MEMORY_BYTES + 1))
+    os.utime(path, (0, 0))
+    content = read_content(path)
+    assert content is not None
+    with path.open("r+b") as file:
+        file.write(b"x")
+    with pytest.raises(Damaged, match="a: was changed during the export"):
+        list(content.pieces("a"))
