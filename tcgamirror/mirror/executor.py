@@ -93,7 +93,8 @@ class Threads:
                 results.append(self._results.get_nowait())
         self._in_flight -= len(results)
         if results:
-            self._slots.add_ended(len(results), moved=self.bytes_moved)
+            worked, moved = self._ladder.worked, self.bytes_moved
+            self._slots.add_ended(len(results), worked=worked, moved=moved)
         return results
 
     def drain(self) -> None:

@@ -39,6 +39,7 @@ class Ladder:
 
     renders: images rendered at the same time, which bounds memory. More slides may wait for
     the network meanwhile. moved: use of the network so far. making: images being rendered.
+    worked: seconds of rendering so far, of all images together, divided by `renders`.
     """
 
     def __init__(
@@ -47,10 +48,12 @@ class Ladder:
         self._sources = sources
         self._target = target
         self._store = store
+        self._at_once = renders
         self._renders = threading.Semaphore(renders)
         self._lock = threading.Lock()
         self.moved = Meter()
         self.making = 0
+        self.worked = 0.0
 
     def fetch(self, slide: Slide) -> Outcome:
         """Fetch a slide and return its image, or why no source gave it.
@@ -89,6 +92,7 @@ class Ladder:
     def _making_one(self) -> Iterator[None]:
         """Bound the images that are made at the same time, and count them."""
         with self._renders:
+            began = time.monotonic()
             with self._lock:
                 self.making += 1
             try:
@@ -96,6 +100,7 @@ class Ladder:
             finally:
                 with self._lock:
                     self.making -= 1
+                    self.worked += (time.monotonic() - began) / self._at_once
 
 
 def failure_of(error: BaseException) -> TcgaMirrorError:

@@ -150,3 +150,10 @@ def test_no_thread_stays() -> None:
     while threading.active_count() >= before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() < before
+
+
+def test_cores_that_idle_until_slides_come_together_are_not_busy() -> None:
+    ladder = ladder_of(lambda _: time.sleep(0.4), renders=1, render_seconds=0.01)
+    slots = Slots(8, 64)
+    assert len(file_ids(dispatch(Threads(ladder, slots)), 8)) == 8
+    assert slots.count == 16

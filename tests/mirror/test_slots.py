@@ -9,8 +9,6 @@ import pytest
 
 from tcgamirror.mirror.slots import Slots
 
-Clock = Callable[[], float]
-
 SLIDE = 1_000_000
 """Bytes of each slide."""
 
@@ -31,19 +29,19 @@ class Machine:
         most = 1 / self.core if self.core else float("inf")
         return min(in_flight / self.seconds, self.link / SLIDE, most)
 
-    def counts(self, slots: Callable[[Clock, Clock], Slots], slides: int) -> list[int]:
+    def counts(self, slots: Callable[[Callable[[], float]], Slots], slides: int) -> list[int]:
         """The slots after each slide of a run."""
-        now, ended = 0.0, 0
-        run, counts = slots(lambda: now, lambda: ended * self.core), []
+        now = 0.0
+        run, counts = slots(lambda: now), []
         for ended in range(1, slides + 1):
             now += 1 / self.rate(run.count)
-            run.add_ended(1, moved=ended * SLIDE)
+            run.add_ended(1, worked=ended * self.core, moved=ended * SLIDE)
             counts.append(run.count)
         return counts
 
 
-def from_8_to_32(clock: Clock, core_seconds: Clock = lambda: 0.0) -> Slots:
-    return Slots(8, 32, clock, core_seconds)
+def from_8_to_32(clock: Callable[[], float]) -> Slots:
+    return Slots(8, 32, clock)
 
 
 def test_they_grow_to_the_most_while_the_network_is_slow_and_wide() -> None:
@@ -66,9 +64,9 @@ def test_they_return_where_a_link_is_full_and_try_again_later() -> None:
 def test_a_link_that_widens_is_used() -> None:
     machine = Machine(link=5 * SLIDE)
 
-    def slots(clock: Clock, core_seconds: Clock) -> Slots:
+    def slots(clock: Callable[[], float]) -> Slots:
         machine.link = float("inf")
-        return from_8_to_32(clock, core_seconds)
+        return from_8_to_32(clock)
 
     assert machine.counts(slots, 100)[-1] == 32
 
@@ -80,12 +78,12 @@ def test_they_are_no_more_where_nothing_comes(good: int) -> None:
     slots, counts = from_8_to_32(lambda: now), []
     for ended in range(1, 200):
         now += 1
-        slots.add_ended(1, moved=min(ended, good) * SLIDE)
+        slots.add_ended(1, worked=0, moved=min(ended, good) * SLIDE)
         counts.append(slots.count)
     assert set(counts[24:]) == {8}
 
 
 @pytest.mark.parametrize("number", [1, 5, 64])
 def test_a_set_number_is_kept(number: int) -> None:
-    counts = Machine(seconds=3.0).counts(lambda *clocks: Slots(number, number, *clocks), 300)
+    counts = Machine(seconds=3.0).counts(lambda clock: Slots(number, number, clock), 300)
     assert set(counts) == {number}

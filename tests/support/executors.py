@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,16 +38,22 @@ class Stub:
 
 
 class _StubStore(Store):
-    """A store that writes nothing."""
+    """A store that writes nothing. seconds: of each image."""
+
+    seconds = 0.0
 
     def write(self, *_: Any) -> Picture:
+        time.sleep(self.seconds)
         return PICTURE
 
 
-def ladder_of(*acts: Callable[[Slide], object]) -> Ladder:
+def ladder_of(
+    *acts: Callable[[Slide], object], renders: int = 64, render_seconds: float = 0
+) -> Ladder:
     """Return the ladder of stubs that do this."""
     store = _StubStore(Path("/nowhere"), ImageFormat.PNG)
-    return Ladder([Stub(act) for act in acts], Target(8.0, None), store, renders=64)
+    store.seconds = render_seconds
+    return Ladder([Stub(act) for act in acts], Target(8.0, None), store, renders)
 
 
 def slides(count: int) -> list[Slide]:
