@@ -260,7 +260,7 @@ def read_catalogue(data: bytes, folder: Path) -> None:
         foreign.images()
         foreign.sample_facts()
         for row in foreign.sampled():
-            list(foreign.attempts(str(row["file_name"])))
+            list(foreign.attempts([str(row["file_name"])]))
 
 
 _JOURNAL = bytes.fromhex("d9d505f920a163d7")
