@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ _NOT_FETCHED: Row = {
     **dict.fromkeys(STATUS_COLUMNS),
     **{"status": Status.PENDING, "attempts": 0, "failures": 0},
 }
+_NAMED = "WHERE file_name IN (SELECT value FROM json_each(?))"
 _ATTEMPTS = ("source", "started", "seconds", "bytes", "requests", "fault", "message")
 
 
@@ -55,14 +57,13 @@ class ImageState:
 
 
 class ReceivedImage(NamedTuple):
-    """The row of another mirror's image, and of the attempts at it.
+    """The row of another mirror's image.
 
     differs: whether it shows another file than the one listed here.
     """
 
     row: Row
     differs: bool
-    attempts: Iterable[Row]
 
 
 class RemoteCatalogue(Protocol):
@@ -74,11 +75,14 @@ class RemoteCatalogue(Protocol):
     def listed(self) -> Iterator[Row]:
         """Yield every slide of the last listing, in its order."""
 
-    def sampled(self) -> Iterator[Row]:
-        """Yield columns of `sample` and `images` of each sampled slide, by rank."""
+    def sampled(self, status: Status | None = None) -> Iterator[Row]:
+        """Yield columns of `sample` and `images` of each sampled slide, by rank.
 
-    def attempts(self, name: str) -> Iterator[Row]:
-        """Yield the attempts at one slide."""
+        status: of the slides; None for any.
+        """
+
+    def attempts(self, names: Sequence[str]) -> Iterator[Row]:
+        """Yield the attempts at slides, one slide's after another's."""
 
     def names(self, table: str) -> set[str]:
         """Return the file name of every row of a table."""
@@ -137,18 +141,21 @@ class Rows(Part):
             )
             return {name: ImageState(md5, Status(now), *image) for name, md5, now, *image in rows}
 
-    def add_images(self, images: Iterable[ReceivedImage], run: int) -> None:
+    def add_images(
+        self, images: Sequence[ReceivedImage], attempts: Iterable[Row], run: int
+    ) -> None:
         """Record images that lie in their places now.
 
-        An image of another file than the one listed leaves its slide pending.
+        An image of another file than the one listed leaves its slide pending. attempts: at these
+        slides, as of `RemoteCatalogue.attempts`.
         """
         rows: list[Row] = []
         upstream: dict[Upstream, list[Value]] = {Upstream.CHANGED: [], Upstream.CURRENT: []}
         with self._database.change() as connection:
-            for row, differs, attempts in images:
-                tries, _ = _add_attempts(connection, row, run, attempts)
+            tries = _add_attempts(connection, (row for row, _ in images), run, attempts)
+            for row, differs in images:
                 status = Status.PENDING if differs else row["status"]
-                rows.append({**row, "status": status, "attempts": tries})
+                rows.append({**row, "status": status, "attempts": tries[row["file_name"]][0]})
                 if differs or status == Status.DONE:
                     state = Upstream.CHANGED if differs else Upstream.CURRENT
                     upstream[state].append(row["file_name"])
@@ -252,14 +259,12 @@ def _take_failures(connection: sqlite3.Connection, theirs: RemoteCatalogue, run:
         "WHERE file_name = ?1 AND status IN ('pending', 'failed')"
     )
     taken = 0
-    for row in theirs.sampled():
-        if row["status"] != Status.FAILED:
-            continue
+    for row in theirs.sampled(Status.FAILED):
         ours = connection.execute(sql, (row["file_name"],)).fetchone()
         if ours is None or are_different(row["md5"], ours[0]):
             continue
-        attempts = theirs.attempts(str(row["file_name"]))
-        tries, last = _add_attempts(connection, row, run, attempts)
+        name = str(row["file_name"])
+        tries, last = _add_attempts(connection, [row], run, theirs.attempts([name]))[name]
         is_newer = ours[1] is None or last > ours[1]
         columns = STATUS_COLUMNS if is_newer else ()
         state = {column: row[column] for column in ("file_name", *columns)}
@@ -357,7 +362,9 @@ def _add_sampled(
 
     def ranked() -> Iterator[Row]:
         last = max(ranks, default=0)
-        for row in new():
+        for row in theirs.sampled():
+            if row["file_name"] in there:
+                continue
             rank = int(row["rank"] or 0)
             if rank in ranks:
                 rank = last + 1
@@ -365,11 +372,12 @@ def _add_sampled(
             ranks.add(rank)
             yield {**row, "rank": rank}
 
-    def new() -> Iterator[Row]:
-        return (row for row in theirs.sampled() if row["file_name"] not in there)
-
     insert(connection, "sample", _SAMPLE, ranked())
-    images = ({**row, **_NOT_FETCHED} if row["status"] == Status.DONE else row for row in new())
+    images = (
+        {"file_name": row["file_name"], **_NOT_FETCHED} if row["status"] == Status.DONE else row
+        for row in theirs.rows("images")
+        if row["file_name"] not in there
+    )
     insert(connection, "images", ("file_name", *STATUS_COLUMNS), images)
 
 
@@ -385,30 +393,38 @@ def set_upstream(
 
 
 def _add_attempts(
-    connection: sqlite3.Connection, row: Row, run: int, attempts: Iterable[Row]
-) -> tuple[int, str]:
-    """Add attempts made elsewhere at a slide, without those that are known here.
+    connection: sqlite3.Connection, rows: Iterable[Row], run: int, attempts: Iterable[Row]
+) -> dict[Value, tuple[int, str]]:
+    """Add attempts made elsewhere at slides, without those that are known here.
 
-    Return how many runs tried it, here or there, and when the last attempt there started.
-    row: of its image there.
+    Return by file name how many runs tried a slide, here or there, and when the last attempt
+    there started. rows: of their images there. attempts: one slide's after another's.
     """
-    name, last, tries, former = row["file_name"], "", 0, None
-    (ours,) = connection.execute(
-        "SELECT attempts FROM images WHERE file_name = ?", (name,)
-    ).fetchone()
-    sql = "SELECT source, started FROM attempts WHERE file_name = ?"
-    known = set(connection.execute(sql, (name,)))
-    only_here = set(known)
-    # One by one: an untrusted catalogue may have a hundred thousand.
-    for each in attempts:
-        key = (each["source"], each["started"])
-        last = max(last, str(each["started"]))
-        only_here.discard(key)
-        if key not in known:
-            tries += each["run"] != former
-            former = each["run"]
-            insert(connection, "attempts", ("run", "file_name", *_ATTEMPTS), [{**each, "run": run}])
-    if not only_here:
-        # What was tried there continues what was tried here.
-        return max(int(ours), int(row["attempts"] or 0)), last
-    return int(ours) + tries, last
+    theirs = {row["file_name"]: int(row["attempts"] or 0) for row in rows}
+    names = json.dumps(list(theirs))
+    ours = dict(connection.execute(f"SELECT file_name, attempts FROM images {_NAMED}", (names,)))
+    known: dict[Value, set[tuple[Value, ...]]] = {name: set() for name in ours}
+    sql = f"SELECT file_name, source, started FROM attempts {_NAMED}"
+    for name, *key in connection.execute(sql, (names,)):
+        known[name].add(tuple(key))
+    only_here = {name: set(keys) for name, keys in known.items()}
+    last, further = dict.fromkeys(ours, ""), dict.fromkeys(ours, 0)
+
+    def unknown() -> Iterator[Row]:
+        former = None
+        # One by one: an untrusted catalogue may have a hundred thousand.
+        for each in attempts:
+            name, key = each["file_name"], (each["source"], each["started"])
+            last[name] = max(last[name], str(each["started"]))
+            only_here[name].discard(key)
+            if key not in known[name]:
+                further[name] += (name, each["run"]) != former
+                former = name, each["run"]
+                yield {**each, "run": run}
+
+    insert(connection, "attempts", ("run", "file_name", *_ATTEMPTS), unknown())
+    # Unless there are others here, what was tried there continues what was tried here.
+    return {
+        name: (ours[name] + further[name] if only_here[name] else max(ours[name], most), last[name])
+        for name, most in theirs.items()
+    }

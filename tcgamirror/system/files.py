@@ -168,12 +168,12 @@ def sync_paths(paths: Iterable[str]) -> None:
 
     by_device = defaultdict(list)
     for path in paths:
-        by_device[os.lstat(path).st_dev].append(Path(path))
+        by_device[os.lstat(path).st_dev].append(path)
     for same in by_device.values():
-        if mounts.is_local(same[0]):
-            sync_disk(same[0])
+        if mounts.is_local(first := Path(same[0])):
+            sync_disk(first)
         else:
-            for_each(sync_folder, same, _SYNCED_AT_ONCE, "sync")
+            for_each(sync_folder, map(Path, same), _SYNCED_AT_ONCE, "sync")
 
 
 def sync_disk(path: Path) -> None:

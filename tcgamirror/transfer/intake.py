@@ -39,6 +39,9 @@ from tcgamirror.transfer.fetching import (
 _BATCH_IMAGES = 256
 """Images that a thread fetches at once, or fewer large ones."""
 
+_MOST_RECORDED = 2048
+"""Images that are recorded at once. Their names go into one value of SQL."""
+
 
 @dataclass(frozen=True, slots=True)
 class IncomingImage:
@@ -48,26 +51,25 @@ class IncomingImage:
     row: Row
     state: ImageState | None
 
-    def received(self, attempts: Iterable[Row]) -> ReceivedImage:
-        """Return the image for the catalogue. attempts: at its slide."""
+    def received(self) -> ReceivedImage:
+        """Return the image for the catalogue."""
         # It may show another file than the one that is listed here.
         differs = self.state is not None and are_different(self.row["md5"], self.state.md5)
-        return ReceivedImage(self.row, differs, attempts)
+        return ReceivedImage(self.row, differs)
 
 
 @dataclass(slots=True)
 class Intake:
     """Adds images to the mirror at `root`: several threads write and check them, one records them.
 
-    attempts: returns the rows of the attempts at a slide, by its file name. decode: whether to
-    decode every pixel. images, bytes: added. refused: images that differ from their rows. parts:
-    partial files to remove at the end.
+    attempts: as of `RemoteCatalogue`. decode: whether to decode every pixel. images, bytes: added.
+    refused: images that differ from their rows. parts: partial files to remove at the end.
     """
 
     source: ImageSource
     root: Path
     settings: Settings
-    attempts: Callable[[str], Iterable[Row]]
+    attempts: Callable[[Sequence[str]], Iterable[Row]]
     decode: bool
     images: int = 0
     bytes: int = 0
@@ -111,7 +113,8 @@ class Intake:
                 files += [(each, file) for each, file in batch if isinstance(file, str)]
                 self.refused += [file for _, file in batch if isinstance(file, Orphan)]
                 progress.add_images(len(batch), sum(each.image.bytes for each, _ in batch))
-                if sum(each.image.bytes for each, _ in files) >= BATCH_BYTES:
+                size = sum(each.image.bytes for each, _ in files)
+                if size >= BATCH_BYTES or len(files) >= _MOST_RECORDED:
                     self._put(files, catalogue, run)
                     files = []
             self._put(files, catalogue, run)
@@ -164,12 +167,12 @@ class Intake:
             for incoming, file in files:
                 place, state = f"{self.root}/{incoming.image.path}", incoming.state
                 if file != place:
-                    Path(file).replace(place)
+                    os.replace(file, place)
                 if state is not None and state.path not in (None, incoming.image.path):
                     (self.root / str(state.path)).unlink(missing_ok=True)
             sync_paths({f"{self.root}/{image.path.rpartition('/')[0]}" for image in images})
-        received = [each.received(self.attempts(each.image.file_name)) for each, _ in files]
-        catalogue.rows.add_images(received, run)
+        attempts = self.attempts([image.file_name for image in images])
+        catalogue.rows.add_images([each.received() for each, _ in files], attempts, run)
         self.parts.difference_update(file for _, file in files)
         self.images += len(images)
         self.bytes += sum(image.bytes for image in images)

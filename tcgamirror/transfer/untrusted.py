@@ -8,6 +8,7 @@ Source: SQLite's advice on untrusted files (sqlite.org/security.html).
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from tcgamirror.mirror.directory import FIXED
 from tcgamirror.mirror.lockfile import MOST_SLIDES
 from tcgamirror.mirror.settings import Settings, read_sample
 from tcgamirror.model.errors import BadExport, BadSettings, Damaged, DiskFull
-from tcgamirror.model.slide import ImageFormat, Resample
+from tcgamirror.model.slide import ImageFormat, Resample, Status
 from tcgamirror.system.openat import Tree
 
 MAX_BYTES = 4 << 30
@@ -160,15 +161,20 @@ class UntrustedCatalogue:
         where = "slides WHERE upstream IN ('current', 'changed') ORDER BY position"
         return self._rows("slides", TABLES["slides"], where)
 
-    def sampled(self) -> Iterator[Row]:
-        """Yield the row of each sampled slide and its image, by rank."""
-        joined = "sample JOIN images USING (file_name) JOIN slides USING (file_name)"
-        return self._rows("sample", SAMPLED, f"{joined} ORDER BY rank")
+    def sampled(self, status: Status | None = None) -> Iterator[Row]:
+        """Yield the row of each sampled slide and its image, by rank.
 
-    def attempts(self, name: str) -> Iterator[Row]:
-        """Yield the attempts at one slide."""
-        where = "attempts WHERE file_name = ? ORDER BY rowid"
-        return self._rows("attempts", TABLES["attempts"], where, name)
+        status: of the slides; None for any.
+        """
+        joined = "sample JOIN images USING (file_name) JOIN slides USING (file_name)"
+        where = "" if status is None else f"WHERE status = '{status}'"
+        return self._rows("sample", SAMPLED, f"{joined} {where} ORDER BY rank")
+
+    def attempts(self, names: Sequence[str]) -> Iterator[Row]:
+        """Yield the attempts at slides, one slide's after another's."""
+        named = "file_name IN (SELECT value FROM json_each(?))"
+        where = f"attempts WHERE {named} ORDER BY file_name, rowid"
+        return self._rows("attempts", TABLES["attempts"], where, json.dumps(names))
 
     def _rows(
         self, table: str, checks: Mapping[str, Check], where: str, *values: str

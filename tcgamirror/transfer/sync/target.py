@@ -193,7 +193,7 @@ class DirectoryTarget(Target):
             sync_paths(file for file, _ in files)
             for file, place in files:
                 if file != place:
-                    Path(file).replace(place)
+                    os.replace(file, place)
 
     def commit(self, remote: UntrustedCatalogue, arrival: Arrival, state: SyncState | None) -> int:
         root = self._root
@@ -206,7 +206,7 @@ class DirectoryTarget(Target):
             with disk_errors(root):
                 for image in arrival.replaced:
                     with suppress(FileNotFoundError):
-                        Path(self._part(image)).replace(root / image.path)
+                        os.replace(self._part(image), root / image.path)
                 for image in arrival.removed:
                     _remove(root / image.path)
                 # A row relies on the name of its image, also after a power cut.
