@@ -64,8 +64,8 @@ class Exclusions(Part):
             apply_exclusions(connection)
         return fresh
 
-    def remove(self, names: Sequence[str]) -> list[str]:
-        """Take exclusions back; return the file names of slides that were excluded.
+    def remove(self, names: Sequence[str]) -> tuple[list[str], int]:
+        """Take exclusions back; return names of excluded slides, and how many are sampled.
 
         Sampled ones are pending, with the image that was kept, if there is one.
         """
@@ -75,12 +75,12 @@ class Exclusions(Part):
             connection.executemany(
                 "DELETE FROM exclusions WHERE file_name = ?", ((name,) for name in removed)
             )
-            connection.executemany(
+            sampled = connection.executemany(
                 "UPDATE images SET status = 'pending', error = NULL, failures = 0 "
                 "WHERE file_name = ? AND status = 'excluded'",
                 ((name,) for name in removed),
             )
-        return removed
+        return removed, sampled.rowcount
 
 
 def exclusions_of(connection: sqlite3.Connection) -> list[Exclusion]:

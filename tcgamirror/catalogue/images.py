@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -100,10 +101,16 @@ class Images(Part):
         with self._database.reading() as connection:
             return images_of(connection, f"status = 'done' {of_name}", *names)
 
-    def recorded(self) -> list[Image]:
-        """Return every image that has a file, by rank; also those to be fetched again."""
+    def recorded(self, names: Iterable[str] | None = None) -> list[Image]:
+        """Return the images that have a file, by rank; also those to be fetched again.
+
+        names: of the slides whose images are wanted; None for all.
+        """
         with self._database.reading() as connection:
-            return images_of(connection)
+            if names is None:
+                return images_of(connection)
+            of_names = "file_name IN (SELECT value FROM json_each(?))"
+            return images_of(connection, f"{_WITH_FILE} AND {of_names}", json.dumps([*names]))
 
     def total_bytes(self) -> int:
         """Return the bytes of all images that have a file."""

@@ -101,19 +101,16 @@ def include(mirror: Mirror, names: Sequence[str], warn: Callable[[str], None]) -
                 f"{mirror.root}: none of these slides is excluded. List those that are by "
                 + command_line('query "select * from exclusions"', mirror.root)
             )
-        removed = set(catalogue.exclusions.remove(chosen))
+        removed, sampled = catalogue.exclusions.remove(chosen)
         write_exclusions(mirror.root, catalogue)
         whole = []
-        for image in catalogue.images.recorded():
+        for image in catalogue.images.recorded(removed):
             with suppress(OSError):
-                if image.file_name in removed and (
-                    file_digest(mirror.root / image.path, "sha256") == image.sha256
-                ):
+                if file_digest(mirror.root / image.path, "sha256") == image.sha256:
                     whole.append(image.file_name)
         catalogue.images.accept_kept(whole)
-        sampled = removed.intersection(catalogue.sample.names())
     return ExclusionReport(
-        len(removed), len(sampled), 0, 0, tuple(name for name in unknown if name not in excluded)
+        len(removed), sampled, 0, 0, tuple(name for name in unknown if name not in excluded)
     )
 
 
@@ -145,8 +142,8 @@ def _check_replaceable(mirror: Mirror) -> None:
 
 def _remove_images(mirror: Mirror, catalogue: Catalogue, names: Sequence[str]) -> int:
     """Remove the images of excluded slides, then what is recorded of them."""
-    wanted, removed = set(names), 0
-    images = [image for image in catalogue.images.recorded() if image.file_name in wanted]
+    removed = 0
+    images = catalogue.images.recorded(names)
     for image in images:
         path = mirror.root / image.path
         with disk_errors(path), suppress(FileNotFoundError):

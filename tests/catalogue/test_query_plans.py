@@ -108,10 +108,11 @@ def test_reports_scan_and_sort_nothing(connection: Explaining, catalogue: Catalo
     [
         (lambda c: c.exclusions.resolve(["TCGA-3C-AALI-01A"]), "slides_by_slide"),
         (lambda c: c.images.done("a.svs"), "sqlite_autoindex_images_1"),
+        (lambda c: c.images.recorded(["a.svs"]), "sqlite_autoindex_images_1"),
         (lambda c: c.sample.add(["e.svs"], NOW), ""),
         (lambda c: c.queue.record(Outcome(slide("b"), (LOST,), None), 1, NOW), ""),
     ],
-    ids=["names", "an image", "additions", "outcomes"],
+    ids=["names", "an image", "images", "additions", "outcomes"],
 )
 def test_single_slides_are_found_by_index(
     connection: Explaining, catalogue: Catalogue, act: Callable[[Catalogue], object], index: str
