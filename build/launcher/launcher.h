@@ -6,15 +6,23 @@
 #include <stddef.h>
 #include <time.h>
 
-/* One file of the program. The payload, a zstd frame, holds them one after another. */
+/* One file of the program. */
 struct entry {
     const char *name; /* below the copy's folder, with slashes; NULL ends the list */
     unsigned mode;    /* permissions */
     size_t size;      /* bytes */
 };
 
+/* Files that one zstd frame of the payload holds, one after another. */
+struct part {
+    size_t start, packed;      /* bytes: the frame's place in the payload, and its length */
+    const struct entry *first;
+    size_t files;              /* how many, from `first` on */
+};
+
 /* Written by pack.py into payload.c. */
 extern const struct entry entries[];
+extern const struct part parts[PARTS]; /* pack.py has PARTS */
 extern const unsigned char payload[], payload_end[];
 extern const char digest[];  /* of the payload, in hex: the name of the copy's folder */
 extern const time_t stamp;   /* the time every unpacked file bears */

@@ -3,15 +3,38 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include "launcher.h"
+
+enum {
+    DAMAGED = -1,         /* in place of an errno: the payload is not what was packed */
+    AT_ONCE = 65536,      /* bytes unpacked before they are written */
+    LARGEST_PAGE = 65536, /* bytes, of all systems */
+};
+
+/* One part's unpacking. */
+struct job {
+    const char *folder;
+    const struct part *part;
+    ZSTD_DCtx *stream;
+    ZSTD_inBuffer packed; /* the part's frame */
+    size_t unfinished;    /* what zstd said last: 0 at the frame's end */
+    int fault;            /* how it went: 0, DAMAGED, or an errno */
+    pthread_t thread;
+    bool beside; /* whether it has a thread */
+};
 
 static bool write_all(int handle, const char *data, size_t size) {
     while (size) {
@@ -33,40 +56,68 @@ static void make_folders(char *path, size_t given) {
     }
 }
 
-/* Writes one file; on failure errno says why. */
-static bool write_one(const char *folder, const struct entry *entry, const char *data) {
-    char path[2 * PATH_MAX];
-    const struct timespec times[2] = {{.tv_sec = stamp}, {.tv_sec = stamp}};
-    snprintf(path, sizeof path, "%s/%s", folder, entry->name);
-    make_folders(path, strlen(folder) + 1);
-    int handle = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (handle < 0) return false;
-    bool done = write_all(handle, data, entry->size) && fchmod(handle, entry->mode) == 0 &&
-                futimens(handle, times) == 0;
-    int code = errno;
-    if (close(handle) < 0 && done) return false; /* as quotas on network file systems show */
-    errno = code;
-    return done;
+/* Writes the next `size` bytes of a part. Returns 0, DAMAGED, or an errno. */
+static int write_content(struct job *job, int handle, size_t size) {
+    char data[AT_ONCE];
+    while (size) {
+        ZSTD_outBuffer out = {data, size < sizeof data ? size : sizeof data, 0};
+        job->unfinished = ZSTD_decompressStream(job->stream, &out, &job->packed);
+        if (ZSTD_getErrorCode(job->unfinished) == ZSTD_error_memory_allocation) return ENOMEM;
+        if (ZSTD_isError(job->unfinished) || out.pos == 0) return DAMAGED;
+        if (!write_all(handle, data, out.pos)) return errno;
+        size -= out.pos;
+    }
+    return 0;
 }
 
-/* Writes all files; on failure errno says why, or is 0 if the payload is damaged. */
-static bool write_files(const char *folder) {
-    size_t size = 0;
-    for (const struct entry *each = entries; each->name; each++) size += each->size;
-    char *data = malloc(size);
-    if (data == NULL) return false;
-    size_t came = ZSTD_decompress(data, size, payload, (size_t)(payload_end - payload));
-    bool done = came == size;
-    const char *next = data;
-    errno = 0;
-    for (const struct entry *each = entries; done && each->name; each++) {
-        done = write_one(folder, each, next);
-        next += each->size;
+/* Writes the next file of a part. Returns 0, DAMAGED, or an errno. */
+static int write_one(struct job *job, const struct entry *entry) {
+    char path[2 * PATH_MAX];
+    const struct timespec times[2] = {{.tv_sec = stamp}, {.tv_sec = stamp}};
+    snprintf(path, sizeof path, "%s/%s", job->folder, entry->name);
+    make_folders(path, strlen(job->folder) + 1);
+    int handle = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (handle < 0) return errno;
+    int fault = write_content(job, handle, entry->size);
+    if (!fault && (fchmod(handle, entry->mode) < 0 || futimens(handle, times) < 0)) fault = errno;
+    if (close(handle) < 0 && !fault) fault = errno; /* as quotas on network file systems show */
+    return fault;
+}
+
+static void *unpack_part(void *given) {
+    struct job *job = given;
+    job->stream = ZSTD_createDCtx();
+    if (job->stream == NULL) job->fault = ENOMEM;
+    for (size_t file = 0; file < job->part->files && !job->fault; file++)
+        job->fault = write_one(job, &job->part->first[file]);
+    if (!job->fault && job->unfinished) job->fault = DAMAGED;
+    ZSTD_freeDCtx(job->stream);
+    return NULL;
+}
+
+/* Writes all files, the parts at the same time. Returns 0, DAMAGED, or an errno. */
+static int write_files(const char *folder) {
+    struct job jobs[PARTS] = {0};
+    int fault = 0;
+    /* All of the payload is needed at once, and may still be on the disk. */
+    size_t before = (uintptr_t)payload % LARGEST_PAGE;
+    madvise((void *)(payload - before), before + (size_t)(payload_end - payload), MADV_WILLNEED);
+    /* Else a thread reserves 64 MB of addresses for its memory, and some users' are limited. */
+    mallopt(M_ARENA_MAX, 1);
+    for (size_t each = 0; each < PARTS; each++) {
+        struct job *job = &jobs[each];
+        job->folder = folder;
+        job->part = &parts[each];
+        job->packed = (ZSTD_inBuffer){payload + parts[each].start, parts[each].packed, 0};
+        job->beside = pthread_create(&job->thread, NULL, unpack_part, job) == 0;
+        /* Where no more threads may start, as under a limit of processes. */
+        if (!job->beside) unpack_part(job);
     }
-    int code = errno;
-    free(data);
-    errno = code;
-    return done;
+    for (size_t each = 0; each < PARTS; each++) {
+        if (jobs[each].beside) pthread_join(jobs[each].thread, NULL);
+        if (!fault) fault = jobs[each].fault;
+    }
+    return fault;
 }
 
 /* Has what was written reach the disk, before a name says that it is whole. */
@@ -85,11 +136,10 @@ bool unpack(const char *folder, const char *copy) {
     snprintf(fresh, sizeof fresh, "%s/new-%016lx", folder, random);
     snprintf(old, sizeof old, "%s/old-%016lx", folder, random);
     if (mkdir(fresh, 0700) < 0) return because(folder, "", errno);
-    if (!write_files(fresh)) {
-        int code = errno;
-        remove_tree(fresh);
-        return because(folder, code ? "" : "this executable is damaged: get it again", code);
-    }
+    int fault = write_files(fresh);
+    if (fault) remove_tree(fresh);
+    if (fault == DAMAGED) return because(folder, "this executable is damaged: get it again", 0);
+    if (fault) return because(folder, "", fault);
     sync_folder(fresh);
     /* A copy that is not as it should be makes room; a whole one of another run stays. */
     if (!is_whole(copy) && rename(copy, old) == 0) remove_tree(old);

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -188,6 +189,32 @@ def test_a_full_place_is_passed_over_and_left_empty(home: Path) -> None:
     )
     assert refused.code == 6 and refused.out == "lock\n"
     assert "No space left" in refused.sentence and "TCGAMIRROR_CACHE" in refused.sentence
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_damaged_executable_leaves_no_copy(home: Path, share: float) -> None:
+    damaged = home / "damaged"
+    content = bytearray(PROGRAM.read_bytes())
+    content[int(share * len(content))] ^= 1
+    damaged.write_bytes(content)
+    damaged.chmod(0o755)
+    told = launched("--version", env={"TCGAMIRROR_CACHE": str(home)}, program=damaged)
+    assert told.code == 2 and "this executable is damaged" in told.sentence
+    assert copies(home / f"tcgamirror-{os.geteuid()}") == []
+
+
+def test_little_memory_suffices(home: Path) -> None:
+    little = ["prlimit", "--as=125000000"]
+    assert starts(launched("--version", env={"HOME": str(home)}, before=little))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to be a user without processes needs root")
+def test_it_unpacks_without_threads() -> None:
+    alone = ["setpriv", "--reuid", "54321", "--clear-groups", "prlimit", "--nproc=0"]
+    # Not below pytest's folder, which is its user's alone.
+    with TemporaryDirectory() as folder:
+        os.chown(folder, 54321, -1)
+        assert starts(launched("--version", env={"TMPDIR": folder}, before=alone))
 
 
 @pytest.mark.parametrize("name", ["with blanks", "ünï", "a:b", "a;b", "$ORIGIN"])
