@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -40,13 +41,21 @@ class Store:
             stem = stem[: -len(SLIDE_SUFFIX)]
         return f"{stem}{self.form.suffix}"
 
-    def write(self, slide: Slide, source: str, reader: LevelReader) -> Picture:
+    def write(
+        self,
+        slide: Slide,
+        source: str,
+        reader: LevelReader,
+        turn: AbstractContextManager[None] | None = None,
+    ) -> Picture:
         """Write the slide's image, which replaces an older one in one step.
 
         A TIFF of a level's own pixels gets its tiles as the slide stores them, if it can.
 
         The metadata, which come first in other files, have the number of patched tiles. If a
         tile turns out not to decode, that number was too low, and the image is written again.
+
+        `turn` is held while the image is made, but no longer while the disk is waited for.
 
         Raises SlideError if a tile is not whole or the format cannot hold the image, and
         DiskFull if the disk cannot. An older image is kept then.
@@ -67,7 +76,7 @@ class Store:
             return build_metadata(slide, source, pyramid, rendition, reader.count_patched())
 
         pixels_sha256 = None
-        with atomic_write(file) as out:
+        with atomic_write(file) as out, turn or nullcontext():
             if self.form is ImageFormat.TIFF and reader.stored is not None:
                 write_copied_tiff(out, reader.stored, mpp, metadata)
             else:

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -194,9 +194,15 @@ class _ScratchStore(_Output):
         super().__init__(scratch, output.form, output.names)
         self._output = output.folder
 
-    def write(self, slide: Slide, source: str, reader: LevelReader) -> Picture:
+    def write(
+        self,
+        slide: Slide,
+        source: str,
+        reader: LevelReader,
+        turn: AbstractContextManager[None] | None = None,
+    ) -> Picture:
         """Write the slide's image, and move it to its place in one step."""
-        picture = super().write(slide, source, reader)
+        picture = super().write(slide, source, reader, turn)
         with disk_errors(self._output):
             (self.folder / picture.path).replace(self._output / picture.path)
             sync_folder(self._output)

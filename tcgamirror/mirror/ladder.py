@@ -85,8 +85,8 @@ class Ladder:
         return Outcome(slide, tuple(attempts), None)
 
     def _make(self, slide: Slide, source: Source, meter: Meter) -> Picture:
-        with source.open(slide, self._target, meter) as reader, self._making_one():
-            return self._store.write(slide, source.name, reader)
+        with source.open(slide, self._target, meter) as reader:
+            return self._store.write(slide, source.name, reader, self._making_one())
 
     @contextmanager
     def _making_one(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,13 +109,17 @@ class Busy(Store):
 
     most = now = 0
 
-    def write(self, *what: Any) -> Picture:
-        self.now += 1
-        self.most = max(self.most, self.now)
-        time.sleep(0.1)
-        try:
-            return super().write(*what)
-        finally:
+    def write(self, *given: Any) -> Picture:
+        slide, source, reader, turn = given
+        return super().write(slide, source, reader, self._counted(turn))
+
+    @contextmanager
+    def _counted(self, turn: AbstractContextManager[None]) -> Iterator[None]:
+        with turn:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            time.sleep(0.1)
+            yield
             self.now -= 1
 
 

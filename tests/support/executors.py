@@ -42,8 +42,10 @@ class _StubStore(Store):
 
     seconds = 0.0
 
-    def write(self, *_: Any) -> Picture:
-        time.sleep(self.seconds)
+    def write(self, *given: Any) -> Picture:
+        *_, turn = given
+        with turn:
+            time.sleep(self.seconds)
         return PICTURE
 
 
