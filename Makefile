@@ -26,13 +26,14 @@ run: $(READY)
 
 # One more than two cores: half of a worker's time it waits for a server or a command.
 WORKERS ?= 3
+PYTEST := $(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
-	$(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(PYTEST)
 
 # What a change is held to while it is worked on: less than a minute, without the whole commands.
 FAST := tests/test_layout.py tests/model tests/system tests/net \
@@ -46,7 +47,7 @@ check: $(READY)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(VENV)/bin/lint-imports --no-logo
-	$(PY) -m pytest --quiet --numprocesses $(WORKERS) --dist loadfile $(FAST) tcgamirror
+	$(PYTEST) --quiet $(FAST) tcgamirror
 
 # The tests' Slurm lives in a folder of its own; services of the system are left alone.
 test-slurm: $(READY)
@@ -62,7 +63,7 @@ slurm-packages:
 		|| { echo "install your system's Slurm (slurmctld, slurmd) and munge first"; exit 1; }
 
 soak: $(READY)
-	TCGAMIRROR_SOAK=1 TCGAMIRROR_KILLS=200 $(PY) -m pytest --timeout 7200
+	TCGAMIRROR_SOAK=1 TCGAMIRROR_KILLS=200 $(PYTEST) --timeout 7200
 
 bench: $(READY)
 	$(PY) -m tests.bench
@@ -115,7 +116,7 @@ dist: $(BUILD_VENV)/.ready
 	$(BUILD_VENV)/bin/python build/release.py
 
 test-binary: $(READY)
-	TCGAMIRROR_BINARY=$(CURDIR)/dist/$(NAME) $(PY) -m pytest tests/build/test_binary.py tests/mirror/test_doctor.py \
+	TCGAMIRROR_BINARY=$(CURDIR)/dist/$(NAME) $(PYTEST) tests/build/test_binary.py tests/mirror/test_doctor.py \
 		$$(grep -rl --include="test_*.py" "tests.support.command" tests | grep -v -e test_binary -e test_doctor)
 
 install:

@@ -19,7 +19,7 @@ from tests.support.mirrors import filled
 from tests.support.slides import SlideSpec, make_slide
 
 SOAK = bool(os.environ.get("TCGAMIRROR_SOAK"))
-EXAMPLES = 20_000 if SOAK else 300
+EXAMPLES = 6_000 if SOAK else 300
 ROUND = 2_000
 """Examples of one process, because hypothesis keeps all that it made until it ends."""
 

@@ -273,7 +273,7 @@ def test_exports_during_updates_are_clean(tmp_path: Path, small_slides: tuple[Li
         root = made(tmp_path / "m", gdc, slides=12)
         updated(root)
     chance = random.Random(SEED)
-    for turn in range(50 if SOAK else 2):
+    for turn in range(20 if SOAK else 2):
         release = f"Data Release {46 + turn}.0 - March 04, 2026"
         with StandIn(sets[turn % 2], release=release) as gdc:
             point_to(root, gdc)
