@@ -39,12 +39,15 @@ REQUEUE = (
 )
 """SQL that makes slides pending; the condition has to be added."""
 
-OUTDATED = (
-    "(slides.upstream = 'changed' OR EXISTS (SELECT 1 FROM images AS image "
+CHANGE_IS_LOGGED = (
+    "EXISTS (SELECT 1 FROM images AS image "
     "JOIN changes USING (file_name) JOIN releases USING (merge) "
     "WHERE image.file_name = slides.file_name AND image.status <> 'done' "
-    "AND what = 'changed' AND merged_at > fetched_at))"
+    "AND what = 'changed' AND merged_at > fetched_at)"
 )
+"""SQL condition on a row of `slides`: its file changed since its image was made, by the log."""
+
+OUTDATED = f"(slides.upstream = 'changed' OR {CHANGE_IS_LOGGED})"
 """SQL condition on a row of `slides`: its file changed since its image, if any, was made.
 
 The log of changes tells it of slides that were withdrawn since.

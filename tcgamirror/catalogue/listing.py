@@ -18,7 +18,7 @@ from operator import attrgetter
 from typing import Any
 
 from tcgamirror.catalogue.database import Part, Row, insert, tables, transaction
-from tcgamirror.catalogue.images import OUTDATED, REQUEUE
+from tcgamirror.catalogue.images import CHANGE_IS_LOGGED, OUTDATED, REQUEUE
 from tcgamirror.model.errors import ListingShrunk
 from tcgamirror.model.slide import Kind, Listing, Slide, Upstream
 from tcgamirror.model.text import timestamp
@@ -228,6 +228,7 @@ class StagedListing:
         _apply(connection, self._release)
         listed = self._count("temp.incoming")
         differing = self._count("temp.compared WHERE added OR changed OR reidentified OR returned")
+        self._log_outdated()
         superseded, withdrawn = self._supersede(successors), self._withdraw()
         compared = "FROM temp.compared WHERE"
         returned = self._log("returned", f"{compared} returned")
@@ -276,6 +277,18 @@ class StagedListing:
         )
         self._logged += added.rowcount
         return added.rowcount
+
+    def _log_outdated(self) -> None:
+        """Log changes of unlisted slides that only their state tells, which it does no longer.
+
+        A rebuild or an import finds such images of older files.
+        """
+        self._log(
+            "changed",
+            "FROM temp.unlisted CROSS JOIN slides USING (file_name) JOIN images USING (file_name) "
+            f"WHERE upstream = 'changed' AND path IS NOT NULL AND NOT {CHANGE_IS_LOGGED}",
+            "'its image is of an older file'",
+        )
 
     def _supersede(self, successors: Mapping[str, str]) -> int:
         """Mark slides in whose place the GDC names another file, also withdrawn ones."""

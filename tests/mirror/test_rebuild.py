@@ -28,7 +28,7 @@ from tests.gdc import Listed, StandIn
 from tests.gdc.listing import manifest
 from tests.support.catalogues import make_older
 from tests.support.command import Result, inside, went_well
-from tests.support.mirrors import column, contents, filled, images, rewrite, rows, updated
+from tests.support.mirrors import column, contents, filled, images, point_to, rewrite, rows, updated
 
 ANEW = ("attempts", "seconds", "bytes_fetched", "fetched_at")
 """Columns of the view that only the lost catalogue knew."""
@@ -242,8 +242,7 @@ def test_upstream_changes_are_noticed(mirror: Path, small_slides: tuple[Listed, 
             files.append(file)
     (mirror / "catalogue.db").unlink()
     with StandIn(files, release="Data Release 46.0 - March 04, 2026") as gdc:
-        for key, value in (("api", gdc.api), ("tiles", gdc.tiles), ("bucket", gdc.bucket)):
-            rewrite(mirror, f"^{key} = .*", f'{key} = "{value}"')
+        point_to(mirror, gdc)
         told = rebuilt(mirror, "--json").json()
     assert (told["changed"], told["unlisted"], told["sampled"]) == (1, 1, 12)
     state = {
@@ -254,6 +253,12 @@ def test_upstream_changes_are_noticed(mirror: Path, small_slides: tuple[Listed, 
     assert state[second] == ("current", "done")
     assert state[third] == ("withdrawn", "done")
     assert column(mirror, "select file_name from former_ids") == [second]
+    for release, listed in ((47, [file for file in files if file.file_name != first]), (48, files)):
+        with StandIn(listed, release=f"Data Release {release}.0 - March 04, 2027") as gdc:
+            point_to(mirror, gdc)
+            went_well("--mirror", mirror, "refresh")
+    state_of = f"select upstream, status from mirror where file_name = '{first}'"
+    assert rows(mirror, state_of) == [("changed", "pending")]
 
 
 def test_images_never_fetched_are_pending_again_and_the_sample_is_kept(mirror: Path) -> None:
