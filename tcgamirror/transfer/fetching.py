@@ -76,7 +76,8 @@ def fetch_to_partial(source: ImageSource, image: Image, part: str, check: Check)
     """
     try:
         with BufferedRandom(FileIO(_open_partial(part), "r+"), PIECE) as file:
-            tries = 2 if file.seek(0, os.SEEK_END) else 1
+            size = file.seek(0, os.SEEK_END)
+            tries = 2 if size else 1
             while not _is_checked(file, image, check):
                 if not tries:
                     raise ChecksumMismatch(
@@ -84,7 +85,7 @@ def fetch_to_partial(source: ImageSource, image: Image, part: str, check: Check)
                         "verify --repair in the mirror that it comes from"
                     )
                 # The part may have been of an older image.
-                if tries == 1 or file.seek(0, os.SEEK_END) >= image.bytes:
+                if size and (tries == 1 or size >= image.bytes):
                     file.truncate(0)
                 tries -= 1
                 source.fetch(image, file)

@@ -9,10 +9,11 @@ replaces all rows. So no reader ever finds a row that is done without its image.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, as_completed
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import SimpleQueue
 
 from tcgamirror.catalogue.images import Image
 from tcgamirror.mirror.directory import check_same_target
@@ -216,11 +217,15 @@ class _Sync:
         self.failed.clear()
         self.progress.start_images(len(images), sum(image.bytes for image in images))
         pool = start_pool(max(self.source.workers, self.target.workers), "sync")
+        # Which costs less for each image than `as_completed`.
+        done: SimpleQueue[Future[bool]] = SimpleQueue()
         unsettled = 0
         try:
             running = {pool.submit(self._obtain, image, plan): image for image in images}
-            for future in as_completed(running):
-                image = running[future]
+            for future in running:
+                future.add_done_callback(done.put)
+            for _ in images:
+                image = running[future := done.get()]
                 self._count(image, future)
                 if self.fetched + self.adopted:
                     self._make_mirror()
