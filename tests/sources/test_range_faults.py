@@ -55,8 +55,8 @@ SPEC = SlideSpec(width=2603, height=2209, downsamples=(1, 4), offsets="shuffled"
 HASTY = replace(SHORT, first_byte=1.5)
 COARSE = Target(mpp=None, max_size=400)
 BASE = Target(mpp=None, max_size=2603)
-REQUESTS = 8
-"""Of a fetch of the base: the header, the file's end, two directories, its tiles in four parts."""
+REQUESTS = 7
+"""Of a fetch of the base: the header, the file's end, two directories, its tiles in three parts."""
 
 SEEN: dict[Kind, type[NetworkError]] = {
     "403": Refused,
