@@ -27,6 +27,7 @@ HEADINGS = {
 """Headings in the program's help, by the first command below each."""
 
 REMEDIES = {
+    ("init", "--magnification"): "Give --mpp 0.5 for 20×.",
     ("verify", "--fix"): "Did you mean --repair?",
     ("exclude", "--list"): "List them by: query 'select * from exclusions'.",
     ("import", ""): "Did you mean --mirror {}?",

@@ -63,7 +63,7 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
         ("init a --slides 7", ["Add --mpp 15", "as in: tcgamirror --mirror a init --mpp 15"]),
         ("schedule", ["system", "Choose cron, systemd, slurm. See tcgamirror schedule --help"]),
         ("table", ["KIND", "Choose trident, slide2vec"]),
-        ("init --mpp 15 --magnification 20", ["unknown argument '--magnification'. See"]),
+        ("init --mpp 15 --magnification 20", ["Give --mpp 0.5 for 20×. See"]),
         ("init --mpp 15 --max-size 2048", ["--mpp", "--max-size", "not both"]),
         ("init --mpp 0", ["--mpp is 0", "above 0"]),
         ("init --mpp nan", ["--mpp is nan", "above 0"]),
