@@ -23,7 +23,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from tcgamirror.catalogue.database import TEMPORARY_BYTES, translate_errors
+from tcgamirror.catalogue.database import translate_errors
 from tcgamirror.model import fields
 from tcgamirror.model.errors import BadManifest
 from tcgamirror.model.slide import SLIDE_SUFFIX, Barcode, Listing, Slide
@@ -92,8 +92,6 @@ def read_slides(path: Path, others: Counter[str] | None = None) -> Iterator[Slid
     others = Counter() if others is None else others
     # A temporary file of SQLite's, so that memory does not grow with the rows.
     with closing(sqlite3.connect("")) as rows, translate_errors(path):
-        # Ids and names come in any order: with SQLite's own 2 MB most would be read from the disk.
-        rows.execute(f"PRAGMA cache_size = -{TEMPORARY_BYTES // 1024}")
         # Images of slides whose names differ only in case may have the same path.
         rows.execute(
             "CREATE TABLE slides (number INTEGER PRIMARY KEY, file_id UNIQUE, "
