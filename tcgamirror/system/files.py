@@ -168,7 +168,7 @@ def sync_paths(paths: Iterable[str]) -> None:
 
     by_device = defaultdict(list)
     for path in paths:
-        by_device[os.lstat(path).st_dev].append(path)
+        by_device[Path(path).stat().st_dev].append(path)
     for same in by_device.values():
         if mounts.is_local(first := Path(same[0])):
             sync_disk(first)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.model.errors import Damaged, DiskFull, Locked, TcgaMirrorError, UsageError
-from tcgamirror.system import lock, mounts
+from tcgamirror.system import files, lock, mounts
 from tcgamirror.system.files import (
     atomic_write,
     disk_errors,
@@ -147,6 +147,21 @@ def test_paths_are_forced_to_any_disk_or_it_is_told_why_not(
     sync_paths([str(tmp_path), str(file)])
     with pytest.raises(FileNotFoundError, match="gone"):
         sync_paths([str(file), str(tmp_path / "gone")])
+
+
+def test_a_linked_folder_is_forced_to_the_disk_that_it_is_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("only one disk here")
+    forced: list[int] = []
+    monkeypatch.setattr(mounts, "is_local", lambda _: True)
+    monkeypatch.setattr(files, "sync_disk", lambda path: forced.append(path.stat().st_dev))
+    link = tmp_path / "link"
+    link.symlink_to(other)
+    sync_paths([str(tmp_path), str(link)])
+    assert forced == [tmp_path.stat().st_dev, other.stat().st_dev]
 
 
 def test_a_disk_is_waited_for_or_it_is_told_why_not(tmp_path: Path) -> None:
