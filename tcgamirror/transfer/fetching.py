@@ -77,15 +77,15 @@ def fetch_to_partial(source: ImageSource, image: Image, part: str, check: Check)
     try:
         with BufferedRandom(FileIO(_open_partial(part), "r+"), PIECE) as file:
             size = file.seek(0, os.SEEK_END)
-            tries = 2 if size else 1
+            # A part may be of an older image.
+            tries = 2 if 0 < size < image.bytes else 1
             while not _is_checked(file, image, check):
                 if not tries:
                     raise ChecksumMismatch(
                         f"{image.path}: its digest differs from the catalogue's. Run tcgamirror "
                         "verify --repair in the mirror that it comes from"
                     )
-                # The part may have been of an older image.
-                if size and (tries == 1 or size >= image.bytes):
+                if size and tries == 1:
                     file.truncate(0)
                 tries -= 1
                 source.fetch(image, file)
