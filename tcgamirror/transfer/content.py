@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tcgamirror.catalogue.images import Image
-from tcgamirror.model.errors import BadExport, Damaged
+from tcgamirror.model.errors import Damaged
 from tcgamirror.system.files import open_file_digest, open_regular
 from tcgamirror.transfer.archive.format import read_errors
 
@@ -59,11 +59,11 @@ class FileContent(NamedTuple):
                 with read_errors(name):
                     count = self.data.readinto(memory[:left])
                 if not count:
-                    raise BadExport(f"{name} is cut off")
+                    break
                 yield memory[:count]
                 left -= count
             status = os.fstat(self.data.fileno())
-        if (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns):
+        if left or (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns):
             raise Damaged(f"{name}: was changed during the export. Export again")
 
     def close(self) -> None:

@@ -33,13 +33,19 @@ def test_the_content_is_the_file(tmp_path: Path, size: int) -> None:
     assert open_files() == before
 
 
-def test_a_large_file_that_changes_after_its_digest_is_not_exported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", ["rewritten", "grown", "cut"])
+def test_a_large_file_that_changes_after_its_digest_is_not_exported(
+    tmp_path: Path, change: str
+) -> None:
     path = tmp_path / "a"
     path.write_bytes(bytes(IN_MEMORY_BYTES + 1))
     os.utime(path, (0, 0))
     content = read_content(path)
     assert content is not None
     with path.open("r+b") as file:
+        file.seek(0, os.SEEK_END if change == "grown" else os.SEEK_SET)
         file.write(b"x")
+        if change == "cut":
+            file.truncate()
     with pytest.raises(Damaged, match="a: was changed during the export"):
         list(content.pieces("a"))
