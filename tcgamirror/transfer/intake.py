@@ -85,7 +85,8 @@ class Intake:
         fault = None
         for each in images:
             try:
-                fetch_to_partial(self.source, each.image, str(part), self._check(each.row))
+                with disk_errors(part):
+                    fetch_to_partial(self.source, each.image, str(part), self._check(each.row))
             except (ChecksumMismatch, Damaged) as error:
                 fault = fault or f"{each.image.path}: {error}"
             else:

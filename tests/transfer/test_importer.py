@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -14,6 +15,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.lock import Lock
+from tcgamirror.transfer.archive.reader import Export
 from tests.gdc import Fault, Listed, StandIn
 from tests.support.carrying import (
     FORMS,
@@ -366,6 +368,16 @@ def test_a_power_cut_leaves_no_place_without_its_image_and_no_row_without_its_pl
     assert inside(*ways[command]).code == 0
     assert (seen[0], set(seen[1:])) == ((0, 0), {(count, 0)})
     assert is_clean(root)
+
+
+def test_a_disk_that_the_first_image_fills_is_reported(
+    export: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Export, "fetch", fetch)
+    says(inside("--mirror", place / "i", "import", export), 6, "no room to write")
 
 
 # Failures -----------------------------------------------------------------------------
