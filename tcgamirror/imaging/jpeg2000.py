@@ -1,8 +1,9 @@
-"""JPEG 2000 tiles: check and decode them.
+"""Check and decode JPEG 2000 tiles.
 
-OpenSlide decodes such tiles by OpenJPEG, and so does imagecodecs, without OpenSlide's other
-work. It decodes *plain* streams alone (see `tile_codec`) and refuses damaged ones as OpenSlide
-does. Sources: ITU-T T.800, and Aperio's TIFF compressions 33003 and 33005.
+OpenSlide decodes such tiles with OpenJPEG. imagecodecs does the same without OpenSlide's other
+work. Only *plain* streams (see `tile_codec`) are decoded here. `Jpeg2000Tiles` leaves damaged
+ones and all others to OpenSlide. Sources: ITU-T T.800, and Aperio's TIFF compressions 33003
+and 33005.
 """
 
 from __future__ import annotations
@@ -20,18 +21,19 @@ from tcgamirror.model.errors import BadTile
 from tcgamirror.model.geometry import Size
 
 MAX_LAYERS = 64
-"""Quality layers of a stream; scanners write one."""
+"""Most quality layers of a plain stream; scanners write one."""
 
 JPEG_2000 = (Compression.JPEG_2000_YCBCR, Compression.JPEG_2000_RGB)
+"""Compressions of JPEG 2000 tiles in a slide."""
 
 
 class Jpeg2000Tiles(TileReader):
-    """JPEG 2000 tiles: those that imagecodecs decodes as OpenSlide does, and all others."""
+    """The tiles of a JPEG 2000 level, read without OpenSlide where imagecodecs decodes the same."""
 
     def __init__(
         self, source: RandomAccess, tiled: TiledLevel, table: TileTable, others: TileReader
     ) -> None:
-        """Read a level. others: reads its other tiles, through OpenSlide."""
+        """Read a level. others: reads the tiles that need OpenSlide."""
         super().__init__(tiled.level.grid)
         self._source = source
         self._table = table
@@ -52,24 +54,27 @@ class Jpeg2000Tiles(TileReader):
 def decode_as_openslide(stream: bytes, tile: Size, *, rgb: bool) -> Pixels | None:
     """Return the pixels of a plain stream; None if OpenSlide has to decode or to refuse it.
 
-    rgb: whether the TIFF directory says so; OpenSlide takes it for YCbCr otherwise.
+    rgb: whether its components are RGB by the TIFF directory. OpenSlide takes all others for YCbCr.
     """
-    # imagecodecs guesses at colours of subsampled components.
+    # imagecodecs can only guess the colours of subsampled components.
     if not is_plain(stream, tile) or stream[_COMPONENTS] != _SAME_SIZE:
         return None
-    # Few slides need it.
+    # Imported late, because few slides need it.
     import imagecodecs
 
     try:
         pixels: Pixels = imagecodecs.jpeg2k_decode(stream, numthreads=1)
     except RuntimeError:
-        # It fails without memory, too: the tile may be sound.
+        # A lack of memory is a RuntimeError, too: the tile may be sound.
         return None
     return pixels if rgb else _to_rgb(pixels)
 
 
 def decode_smaller(stream: bytes, scale: int, *, rgb: bool) -> Pixels:
-    """Return the pixels of a plain stream, each side divided by `scale`. Raises BadTile."""
+    """Return the pixels of a plain stream, each side divided by `scale`. Raises BadTile.
+
+    scale: a power of two.
+    """
     reduction = min(scale.bit_length() - 1, _decompositions(stream))
     try:
         with Jpeg2KImageFile(io.BytesIO(stream)) as image:
@@ -78,7 +83,7 @@ def decode_smaller(stream: bytes, scale: int, *, rgb: bool) -> Pixels:
     except (OSError, SyntaxError, ValueError) as error:
         raise BadTile(f"it cannot be decoded ({error})") from error
     pixels = np.asarray(image)
-    # Pillow converts YCbCr itself if it is subsampled.
+    # Pillow itself converts subsampled YCbCr.
     if not rgb and stream[_COMPONENTS] == _SAME_SIZE:
         pixels = _to_rgb(pixels)
     rest = scale >> reduction
@@ -86,7 +91,7 @@ def decode_smaller(stream: bytes, scale: int, *, rgb: bool) -> Pixels:
 
 
 def is_plain(stream: bytes, tile: Size) -> bool:
-    """Return whether it is a codestream of one tile of three 8-bit colours, up to its end."""
+    """Return whether a stream is plain and whole: one tile with three components of 8 bits."""
     try:
         return _is_plain(stream, tile)
     except (struct.error, IndexError):
@@ -95,7 +100,7 @@ def is_plain(stream: bytes, tile: Size) -> bool:
 
 # Colours ------------------------------------------------------------------------------
 
-# The contributions of Cr, Cb and both to a colour (ITU-R BT.601), rounded as OpenSlide's are.
+# What Cr adds to red, Cb to blue, and both to green (ITU-R BT.601), rounded as OpenSlide does.
 _CHROMA = np.arange(256) - 128
 _RED = np.rint(1.402 * _CHROMA).astype(np.int16)
 _BLUE = np.rint(1.772 * _CHROMA).astype(np.int16)
@@ -117,15 +122,17 @@ def _to_rgb(ycbcr: Pixels) -> Pixels:
 
 _SIZE, _CODING, _COLOUR_CODING, _PART = 0xFF51, 0xFF52, 0xFF53, 0xFF90
 _HEADER = (_SIZE, _CODING, _COLOUR_CODING, 0xFF5C, 0xFF5D, 0xFF64)
-"""Markers of the header that scanners write; the last three are quantization and comments."""
+"""Markers in the header of a plain stream; the last three are quantization and comments."""
 _COMPONENTS = slice(42, 51)
-"""Depth and subsampling of three components, in the size that comes first."""
+"""Bytes of a stream with depth and subsampling of its components, in the first segment."""
 _SAME_SIZE = b"\7\1\1" * 3
+"""These bytes for components of 8 bits that are not subsampled."""
 _PART_BYTES = 12
+"""Bytes from a tile-part's marker to its data."""
 _DATA = b"\xff\x93"
 _END_OF_STREAM = b"\xff\xd9"
 _OWN_PRECINCTS = 1
-"""Flag of a coding style whose precincts are not as large as they can be."""
+"""Flag of a coding style with precincts of its own size, not of the largest."""
 
 
 def _is_plain(stream: bytes, tile: Size) -> bool:
@@ -161,7 +168,7 @@ def _is_one_tile(segment: bytes, tile: Size) -> bool:
 
 
 def _decompositions(stream: bytes) -> int:
-    """Return how many times a plain stream can be decoded at half the size."""
+    """Return how often the size of a plain stream can be halved by its decoder."""
     return stream[stream.index(struct.pack(">H", _CODING)) + 9]
 
 
@@ -171,7 +178,7 @@ def _is_simple_coding(segment: bytes) -> bool:
 
 
 def _reaches_end(stream: bytes, place: int) -> bool:
-    """Return whether the parts of the tile follow each other up to the end of the stream."""
+    """Return whether tile-parts, the first at `place`, fill the stream up to its end marker."""
     while stream[place : place + 2] == b"\xff\x90":
         (length,) = struct.unpack_from(">I", stream, place + 6)
         if stream[place + _PART_BYTES : place + _PART_BYTES + 2] != _DATA:

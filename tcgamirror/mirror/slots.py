@@ -1,4 +1,4 @@
-"""The number of slides in flight, chosen in the run by what it measures."""
+"""The number of slides in flight, adapted during a run to what the run measures."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import time
 from collections.abc import Callable
 
 BETTER = 1.3
-"""Factor by which bytes a second have to rise for a doubling of the slots to pay.
+"""Least factor by which the bytes a second rise if a doubling of the slots paid.
 
-On a full link they rise by a fifth after the first slides, which also had to connect.
+Even on a full link they rise by a fifth after the first slides, which also had to connect.
 """
 
 REST = 4
-"""Generations that leave the slots as they are after a doubling did not pay."""
+"""Generations before the next doubling, after one that did not pay. Busy ones do not count."""
 
 BUSY = 0.85
-"""Part of the time that goes to making images, from which on the cores are the limit."""
+"""Least share of the time spent on making images at which the cores are the limit."""
 
 
 class Slots:
     """The number of slides that may be in flight, which grows until the cores are busy.
 
-    A generation is as many slides as there are slots. After each one the slots are doubled
-    if images were not made all the time. If the bytes a second did not rise enough, the
-    network is the limit, and the slots become as few as before.
+    A generation is as many ended slides as there are slots. After each one the slots are doubled
+    unless the cores were busy. If the bytes a second did not rise enough since the last doubling,
+    the network is the limit, and the slots become as few as before it.
 
     count: slides that may be in flight now.
     """
@@ -41,8 +41,8 @@ class Slots:
         """Count slides that ended.
 
         Args:
-            worked: Seconds of the run so far in which as many images were made as can be at once.
-            moved: Bytes of the run so far.
+            worked: As of `Ladder`, for the run so far.
+            moved: Bytes over the network in the run so far.
         """
         self._ended += slides
         if self._ended < self.count:
@@ -55,7 +55,7 @@ class Slots:
     def _adapt(self, rate: float) -> None:
         if self._rest:
             self._rest -= 1
-        elif rate <= BETTER * self._rate:  # Also where nothing comes at all.
+        elif rate <= BETTER * self._rate:  # Also true if no bytes came.
             self.count, self._rate, self._rest = self._former, 0.0, REST
         else:
             self._former, self._rate = self.count, rate
