@@ -37,9 +37,9 @@ from tcgamirror.system.files import disk_errors
 class LevelReader:
     """One level of a slide, open for reading.
 
-    rendition: the image to make, whose level `tiles` reads. count_patched: returns the tiles
-    that are rendered from finer levels, final once all tiles were read; None from a source
-    that cannot tell. stored: the level, if the image has its own pixels and tiles can be copied.
+    rendition: the image to make, whose level `tiles` reads. count_patched: returns how many tiles
+    are rendered from finer levels, or None if the source cannot tell. The count is final once all
+    tiles were read. stored: the level's stored tiles, if the image can be made of copies of them.
     """
 
     pyramid: Pyramid
@@ -60,41 +60,43 @@ def open_level(
 ) -> Iterator[LevelReader]:
     """Open the level that `target` needs.
 
-    JPEG, uncompressed and plain JPEG 2000 tiles are decoded directly. For all others OpenSlide
-    gets a copy of the level in `folder`, or the slide itself if the level is its base.
+    JPEG, uncompressed and plain JPEG 2000 tiles are decoded directly. OpenSlide reads all others
+    from a copy of the level in `folder`, or from `slide_file` if the level is the slide's base.
 
     Args:
-        slide: its bytes hold the level's tiles and the base's tile counts.
+        slide: its source holds the level's tiles and the base's tile counts.
         slide_file: the whole slide, if it is a local file.
-        fetch: called before anything else of the slide is read, also while tiles are read.
+        fetch: called with spans of finer levels before they are read, also during the block.
     """
     rendition = target.rendition(slide.pyramid)
     index = rendition.level
     grid = slide.levels[index].level.grid
     fast = rendition.resample is Resample.FAST
     scale = choose_jpeg_scale(grid, rendition.size) if fast else 1
-    alone = slide_file if not index and slide.has_descending_sizes else None
+    whole_slide = slide_file if not index and slide.has_descending_sizes else None
 
     def open_single_tiles(index: int) -> TileReader:
         return _tile_reader(slide, index, _SingleTiles(slide, index, folder / "tile.svs"))
 
     with ExitStack() as stack:
-        by_openslide = _OpenSlideLevel(slide, index, alone, folder / "level.svs", stack)
-        tiles = _tile_reader(slide, index, by_openslide, scale)
+        through_openslide = _OpenSlideLevel(slide, index, whole_slide, folder / "level.svs", stack)
+        tiles = _tile_reader(slide, index, through_openslide, scale)
         patched = PatchedTiles(slide, index, tiles, open_single_tiles, fetch)
         stored = stored_level(slide, rendition, patched)
         yield LevelReader(slide.pyramid, rendition, patched, patched.count_patched, stored)
 
 
 def may_need_openslide(tiled: TiledLevel) -> bool:
-    """Return whether some of a level's tiles may be such that only OpenSlide can decode them."""
+    """Return whether a level may have tiles that only OpenSlide can decode."""
     return not (is_rgb_or_ycbcr_jpeg(tiled) or is_uncompressed_rgb(tiled))
 
 
-def _tile_reader(slide: Svs, index: int, by_openslide: TileReader, scale: int = 1) -> TileReader:
-    """Return a reader that does without OpenSlide as far as it can.
+def _tile_reader(
+    slide: Svs, index: int, through_openslide: TileReader, scale: int = 1
+) -> TileReader:
+    """Return a reader of a level that uses `through_openslide` only where it must.
 
-    Raises UnsupportedSlide for tiles that OpenSlide would take for damaged.
+    Raises UnsupportedSlide for tiles that OpenSlide would mistake for damaged ones.
     """
     tiled = slide.levels[index]
     if is_rgb_or_ycbcr_jpeg(tiled):
@@ -104,27 +106,27 @@ def _tile_reader(slide: Svs, index: int, by_openslide: TileReader, scale: int = 
     if tiled.compression == Compression.NONE:
         raise UnsupportedSlide("its tiles are not compressed, and not 8-bit RGB")
     if tiled.compression in JPEG_2000 and tiled.has_three_bytes:
-        return Jpeg2000Tiles(slide.source, tiled, slide.tile_table(index), by_openslide)
-    return by_openslide
+        return Jpeg2000Tiles(slide.source, tiled, slide.tile_table(index), through_openslide)
+    return through_openslide
 
 
 class _OpenSlideLevel(TileReader):
-    """A level's tiles by OpenSlide, which opens the level once a tile is read."""
+    """A level's tiles, read through OpenSlide, which opens the level at the first of them."""
 
     def __init__(
-        self, slide: Svs, index: int, alone: Path | None, path: Path, stack: ExitStack
+        self, slide: Svs, index: int, whole_slide: Path | None, path: Path, stack: ExitStack
     ) -> None:
-        """Write nothing yet.
+        """Open and write nothing yet.
 
         Args:
-            alone: the slide's file if OpenSlide can read the level there.
-            path: of a copy of the level otherwise.
-            stack: closes the file.
+            whole_slide: the slide's file, if OpenSlide can read the level there.
+            path: where a copy of the level is written otherwise.
+            stack: closes OpenSlide's file.
         """
         super().__init__(slide.levels[index].level.grid)
         self._slide = slide
         self._index = index
-        self._alone = alone
+        self._whole_slide = whole_slide
         self._path = path
         self._stack = stack
 
@@ -133,7 +135,8 @@ class _OpenSlideLevel(TileReader):
 
     @cached_property
     def _tiles(self) -> OpenSlideTiles:
-        return self._stack.enter_context(OpenSlideTiles(self._alone or self._copy(), self.grid))
+        path = self._whole_slide or self._copy()
+        return self._stack.enter_context(OpenSlideTiles(path, self.grid))
 
     def _copy(self) -> Path:
         with disk_errors(self._path), self._path.open("wb") as file:
@@ -142,10 +145,13 @@ class _OpenSlideLevel(TileReader):
 
 
 class _SingleTiles(TileReader):
-    """A finer level's tiles, each in a file of its own for OpenSlide: others may not be fetched."""
+    """A finer level's tiles, read through OpenSlide from a file with one tile each.
+
+    A copy of the level would need all its tiles, and some may not have been fetched.
+    """
 
     def __init__(self, slide: Svs, index: int, path: Path) -> None:
-        """Read level `index`; each tile is written to `path`."""
+        """Read level `index`. path: where each tile is written, one after the other."""
         super().__init__(slide.levels[index].level.grid)
         self._slide = slide
         self._index = index

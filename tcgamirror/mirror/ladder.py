@@ -1,7 +1,7 @@
 """The ladder: a mirror's sources, tried in order until one gives the image of a slide.
 
-`Ladder.fetch` takes and returns frozen values and touches neither the catalogue
-nor the terminal, so that any number of workers may run it.
+`Ladder.fetch` takes and returns frozen values. It touches neither the catalogue nor the
+terminal, so any number of workers may run it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tcgamirror.system.parallel import result_or_error, usable_cores
 class Ladder:
     """The sources of one mirror, with its target and its store.
 
-    renders: images rendered at the same time, which bounds memory. More slides may wait for
+    renders: most images rendered at the same time, which bounds memory. More slides may wait for
     the network meanwhile. moved: use of the network so far. making: images being rendered.
     worked: seconds of rendering so far, of all images together, divided by `renders`.
     """
@@ -48,8 +48,8 @@ class Ladder:
         self._sources = sources
         self._target = target
         self._store = store
-        self._at_once = renders
-        self._renders = threading.Semaphore(renders)
+        self._renders = renders
+        self._turns = threading.Semaphore(renders)
         self._lock = threading.Lock()
         self.moved = Meter()
         self.making = 0
@@ -90,8 +90,8 @@ class Ladder:
 
     @contextmanager
     def _making_one(self) -> Iterator[None]:
-        """Bound the images that are made at the same time, and count them."""
-        with self._renders:
+        """Wait until an image may be rendered, and count it and its time."""
+        with self._turns:
             began = time.monotonic()
             with self._lock:
                 self.making += 1
@@ -100,11 +100,11 @@ class Ladder:
             finally:
                 with self._lock:
                     self.making -= 1
-                    self.worked += (time.monotonic() - began) / self._at_once
+                    self.worked += (time.monotonic() - began) / self._renders
 
 
 def failure_of(error: BaseException) -> TcgaMirrorError:
-    """Return the failure of one slide that an error is. Raises an error that ends the whole run."""
+    """Return an error as the failure of one slide. Raises an error that ends the whole run."""
     if isinstance(error, NetworkError | SlideError):
         return error
     if isinstance(error, TcgaMirrorError) or not isinstance(error, Exception):
