@@ -1,6 +1,7 @@
-"""Slides at the workers of a Dask cluster: the run's side, which alone writes to the mirror.
+"""The run's side of a fetch by the workers of a Dask cluster.
 
-Dask gives a lost worker's slides to another worker. An image travels with its slide's reply.
+Only this side writes to the mirror: a reply carries its slide's image. Dask gives the slides
+of a lost worker to another one.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.parallel import result_or_error, start_further_thread, start_thread
 
 LOCAL = "local:"
+"""Start of an address that asks for processes on this machine."""
 
 ANSWER_SECONDS = 10.0
 """Seconds within which the scheduler must answer."""
@@ -55,7 +57,7 @@ HUNG_SECONDS = 30.0
 """Seconds without a heartbeat after which a worker is lost. Dask itself waits for five minutes."""
 
 POLL_SECONDS = 1.0
-"""Seconds between two requests for the list of workers."""
+"""Least seconds between two requests for the list of workers."""
 
 RETRIES = 2
 """Retries of a slide whose worker closed; with `local:N`, also of one whose worker was lost."""
@@ -67,8 +69,8 @@ _VERSION = "__import__('tcgamirror').__version__"
 class DaskWorkers:
     """An executor: the workers of a Dask cluster. Each of their threads fetches a slide.
 
-    bytes_moved: bytes of the slides that ended. origins: what the workers learned of each
-    origin, in words, by its name.
+    bytes_moved: bytes fetched for the slides that ended. origins: what the workers learned of
+    each origin, in words, by its name. making: 0, because the workers do not tell.
     """
 
     making = 0
@@ -115,7 +117,7 @@ class DaskWorkers:
         async def register() -> None:
             await self._client.register_plugin(station, self._station)
 
-        # Dask waits for the answers of all, and one of them may hang.
+        # Dask waits until every worker has answered, and one may hang.
         with suppress(TimeoutError):
             self._call(partial(self._client.sync, register, callback_timeout=HUNG_SECONDS))
 
@@ -139,7 +141,8 @@ class DaskWorkers:
             if isinstance(client, ValueError):
                 raise UsageError(f"--dask {self._address}: {client}. Give HOST:PORT or local:N")
             if isinstance(client, TypeError):
-                # The cause keeps half a client alive, whose end would wait 20 s and print errors.
+                # Chained, because the cause keeps half a client alive. Its end would wait 20 s
+                # and print errors.
                 raise UsageError(
                     f"--dask {self._address}: no certificates for TLS. Name them in Dask's "
                     "configuration, distributed.comm.tls"
@@ -175,7 +178,7 @@ class DaskWorkers:
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """Raise Unreachable for an error of the connection to the scheduler."""
+        """Raise Unreachable in place of an OSError, which is of the connection to the scheduler."""
         try:
             yield
         except OSError as error:
@@ -203,7 +206,7 @@ class DaskWorkers:
         def gather() -> None:
             self._ended.put((future, result_or_error(partial(self._call, future.result))))
 
-        # In a thread of its own, because a worker that hangs may send no image for minutes.
+        # In a thread of its own, because a hung worker may take minutes to send an image.
         if start_further_thread(gather, "dask") is None:
             gather()
 
@@ -249,7 +252,7 @@ class DaskWorkers:
     def _call(self, call: Callable[[], Any]) -> Any:
         """Return the result of a client's call. Raises OSError if the scheduler is gone.
 
-        A client closes itself then, and fails by other errors.
+        A client without a scheduler closes itself, and from then on raises other errors.
         """
         try:
             return call()
@@ -261,9 +264,9 @@ class DaskWorkers:
     def _run(
         self, function: Callable[..., Any], *args: object, workers: Collection[str]
     ) -> dict[str, Any]:
-        """Call a function at workers. Return results and errors by their addresses.
+        """Call a function at workers. Return the result or error of each, by its address.
 
-        Each is asked by itself, because Dask waits for all. One that hangs has a TimeoutError.
+        Each is asked on its own, because Dask waits for all. One that hangs has a TimeoutError.
         """
 
         async def ask(worker: str) -> Any:
@@ -285,7 +288,7 @@ class DaskWorkers:
                 raise Interrupted("stopped while waiting for Dask workers")
 
     def _poll(self) -> None:
-        """Update the list of workers; if it or the orders changed, give them the orders.
+        """Update the list of workers. If it or the orders changed, send the orders to all.
 
         Raises:
             Unreachable: There was no worker for WORKER_SECONDS.
@@ -297,7 +300,7 @@ class DaskWorkers:
             self._restart_hung({name: each["last_seen"] for name, each in workers.items()}, now)
             threads: dict[str, int] = {name: each["nthreads"] for name, each in workers.items()}
             if new := threads.keys() - self._threads.keys():
-                for worker in self._find_silent(new):
+                for worker in self._check_versions(new):
                     del threads[worker]
                 self._orders = None
             if threads:
@@ -312,9 +315,10 @@ class DaskWorkers:
             self._give(orders)
 
     def _restart_hung(self, last_seen: dict[str, float], now: float) -> None:
-        """Have the scheduler give away the slides of workers without heartbeats, as it does later.
+        """Have the scheduler give other workers the slides of those without heartbeats.
 
-        last_seen: times by the scheduler's clock. `_heartbeats` has each with that of this process.
+        last_seen: times of the last heartbeats, by the scheduler's clock. `_heartbeats` has each
+        with the time at which this process first saw it.
         """
         former = self._heartbeats
         self._heartbeats = {
@@ -337,10 +341,10 @@ class DaskWorkers:
 
     def _give(self, orders: Orders) -> None:
         self._orders = orders
-        # A hung worker does not answer. Dask itself finds out that it is lost.
+        # The answers are ignored: a hung worker gives none, and is found by its heartbeats.
         self._run(obey, self._station, orders, workers=self._threads)
 
-    def _find_silent(self, workers: Collection[str]) -> list[str]:
+    def _check_versions(self, workers: Collection[str]) -> list[str]:
         """Return the new workers that hang or are gone again. Raises UsageError as `_poll`."""
         silent = []
         for worker, version in self._run(eval, _VERSION, workers=workers).items():
@@ -361,7 +365,7 @@ class DaskWorkers:
     # Slides ----------------------------------------------------------------------
 
     def _result(self, slide: Slide, reply: Reply | BaseException) -> Result:
-        """Return a slide's end, with its image in place."""
+        """Put a slide's image in its place. Return the slide's outcome, or its error."""
         match reply:
             case Reply():
                 return result_or_error(partial(self._keep, reply))

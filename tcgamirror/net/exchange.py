@@ -1,8 +1,8 @@
-"""Requests whose every wait ends at its limit, or when the run is stopped.
+"""HTTP requests of which every wait ends at a limit, or when the run is stopped.
 
-A socket's own timeout bounds one `recv`, so a server that drips bytes, even of the headers,
-could hold a thread for ever. Each `recv` thus waits only briefly, and the limit is checked in
-between. What cannot be cut short, as a name's look-up, is left behind in a thread of its own.
+A socket's own timeout bounds a single `recv`. A server that drips bytes, even of the headers,
+could thus hold a thread for ever. So each `recv` waits only briefly, and the limit is checked
+in between. Connecting cannot be cut short, so it runs in a thread that may be left behind.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ if TYPE_CHECKING:
 
 
 CA_BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Environment variables that name trusted certificates; the first that is set counts."""
+"""Environment variables that name trusted certificates; the first that is not empty counts."""
 
 _SOCKS_PORT = 1080
-"""Port of a SOCKS proxy whose address names none."""
+"""Port of a SOCKS proxy if its address names none."""
 
 
 class Exchange:
-    """One request: the limit of its present wait, and who is waited for.
+    """One request: the limit of its current wait, and the host that it waits for.
 
     Attributes:
         name: Host and path of the URL, for messages.
-        proxies: As requests takes them.
+        proxies: The proxies, as requests takes them.
         proxy: Address of the proxy, without credentials; None without one.
-        start: Of the request, in monotonic seconds.
-        bytes_received: Of the body, so far.
+        start: Time at which the request began, in monotonic seconds.
+        bytes_received: Bytes of the body so far.
     """
 
     def __init__(
@@ -67,27 +67,27 @@ class Exchange:
         self.expect(f"no connection within {connect:g} s", self.start + connect)
 
     def expect(self, complaint: str, until: float) -> None:
-        """Set the limit (monotonic seconds) and the message of its Timeout."""
+        """Set the limit (`until`, in monotonic seconds) and what its Timeout says (`complaint`)."""
         self._complaint = complaint
         self._until = until
 
     def expect_answer(self) -> None:
-        """Set the limit of the first byte, once the connection is made."""
+        """Set the limit of the answer's first byte, after the connection was made."""
         self._subject = self.name
         limit = self._first_byte
         self.expect(f"no answer within {limit:g} s", time.monotonic() + limit)
 
-    def rest(self) -> None:
-        """Lift the limit while this side is busy."""
+    def lift_limit(self) -> None:
+        """Lift the limit until the next `expect`, because this side is busy."""
         self._until = float("inf")
 
     @property
     def seconds_left(self) -> float:
-        """Return the seconds until the limit."""
+        """The seconds until the limit; negative after it."""
         return self._until - time.monotonic()
 
     def check(self) -> None:
-        """Raise Interrupted if the run is stopped, Timeout if the limit is over."""
+        """Raise Interrupted if the run is stopped, Timeout if the limit has passed."""
         if self._stop.is_set():
             raise Interrupted(f"stopped while asking {self.name}")
         if self.seconds_left < 0:
@@ -101,7 +101,7 @@ class CurrentExchange(threading.local):
 
 
 class _Stream(io.RawIOBase):
-    """The bytes of a socket, waited for within the exchange's limit."""
+    """The bytes of a socket. The exchange's limit bounds every wait for them."""
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase, exchange: Exchange) -> None:
         """raw: the socket's own stream, which keeps it open until this one is closed."""
@@ -126,7 +126,7 @@ class _Stream(io.RawIOBase):
 
 
 class _Response(HTTPResponse):
-    """A response whose headers and body come within the exchange's limit."""
+    """A response. The exchange's limits bound every wait for its headers and body."""
 
     def __init__(self, exchange: Exchange, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
@@ -165,11 +165,11 @@ class BoundedConnection(HTTPConnection):
                 rest = rest[self.sock.send(rest) :]
 
     def _new_conn(self) -> socket.socket:
-        # The exchange's limit ends first, because its error names the server or the proxy.
+        # One second more, so that the exchange's limit ends first: its error names the server.
         sock = self._dial(self._dns_host.strip("[]"), self._exchange.seconds_left + 1)
         for option in self.socket_options or ():
             sock.setsockopt(*option)
-        # The TLS handshake is next.
+        # For the TLS handshake, which is next.
         sock.settimeout(max(self._exchange.seconds_left + 1, POLL))
         return sock
 
@@ -191,22 +191,22 @@ class BoundedConnection(HTTPConnection):
 
 
 class BoundedTlsConnection(BoundedConnection, HTTPSConnection):
-    """The same with TLS."""
+    """A bounded connection with TLS."""
 
 
 class BoundedSocksConnection(BoundedConnection):
-    """The same through a SOCKS proxy, which urllib3 describes by `_socks_options`."""
+    """A bounded connection through a SOCKS proxy, which urllib3 describes in `_socks_options`."""
 
     def __init__(self, *args: Any, _socks_options: Mapping[str, Any], **options: Any) -> None:
         super().__init__(*args, **options)
         self._socks_options = _socks_options
 
     def _dial(self, host: str, seconds: float) -> socket.socket:
-        """Return a socket to the host. Raises ProxyError if the proxy fails, else OSError."""
+        """Return a socket to the host. Raises ProxyError, or OSError if the host fails."""
         options = self._socks_options
         if not options["rdns"] and ":" not in host:
             try:
-                # An IPv4 address, as not every proxy takes IPv6.
+                # An IPv4 address, because some proxies take no IPv6.
                 host = socket.gethostbyname(host)
             except socket.gaierror as error:
                 error.strerror = f"{error.strerror}; socks5h:// has the proxy look names up"
@@ -230,7 +230,7 @@ class BoundedSocksConnection(BoundedConnection):
 
 
 class BoundedSocksTlsConnection(BoundedSocksConnection, HTTPSConnection):
-    """The same with TLS."""
+    """A bounded connection through a SOCKS proxy, with TLS."""
 
 
 _CONNECTIONS: Mapping[type[HTTPConnectionPool], type[BoundedConnection]] = MappingProxyType(
@@ -244,7 +244,7 @@ _CONNECTIONS: Mapping[type[HTTPConnectionPool], type[BoundedConnection]] = Mappi
 
 
 class _Adapter(HTTPAdapter):
-    """Adapter for bounded connections, `size` of them kept alive for each host."""
+    """Adapter for bounded connections, of which up to `size` are kept alive for each host."""
 
     def __init__(self, current: CurrentExchange, size: int) -> None:
         self._current = current
@@ -259,17 +259,20 @@ class _Adapter(HTTPAdapter):
 
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """Return None: requests would read the whole body of a redirect, of any length."""
+        """Return None, because requests would read all of a redirect's body, however long."""
 
 
 def open_session(current: CurrentExchange, size: int, agent: str) -> requests.Session:
     """Return a session for many threads, without credentials, cookies or redirects of its own.
 
-    The CA bundle comes from the environment. `size` connections are kept alive for each host;
-    `agent` is the User-Agent.
+    The CA bundle comes from the environment.
+
+    Args:
+        size: Connections kept alive for each host.
+        agent: The User-Agent.
     """
     session = _Session()
-    # Else each request reads ~/.netrc, and the proxies once more.
+    # Otherwise each request would read ~/.netrc and the environment's proxies.
     session.trust_env = False
     session.cookies = RequestsCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
     session.headers["User-Agent"] = agent

@@ -111,7 +111,7 @@ class HttpResponse:
             if not piece:
                 return
             paused = time.monotonic()
-            exchange.rest()
+            exchange.lift_limit()
             exchange.bytes_received += len(piece)
             self._meter.add(count=len(piece))
             self._rate.wait_for(len(piece))
