@@ -18,18 +18,18 @@ from tcgamirror.system.files import open_file_digest, open_regular
 from tcgamirror.transfer.archive.format import read_errors
 
 IN_MEMORY_BYTES = 1 << 17
-"""A larger file is read twice: for its digest, and to be written.
+"""Largest file that is held in memory. A larger one is read for its digest, and again to write it.
 
-That costs no more than to hold it in memory, because each piece stays in the processor's cache.
+Reading twice costs no more, because each piece stays in the processor's cache.
 """
 
 _PIECE = 1 << 19
 
 
 class FileContent(NamedTuple):
-    """The content of one file; another may have replaced it since it was opened.
+    """The content of a file as it was opened; another file may have replaced it since.
 
-    data: all of it; of a large file, the file itself, open and at its start.
+    data: all bytes; of a large file, the file itself, open at its start.
     """
 
     data: bytes | BufferedReader
@@ -39,16 +39,16 @@ class FileContent(NamedTuple):
 
     @classmethod
     def of_text(cls, text: str) -> FileContent:
-        """Return a new file that has this text."""
+        """Return the content of a new file with this text."""
         data = text.encode()
         return cls(data, len(data), hashlib.sha256(data).hexdigest(), time.time_ns())
 
     def pieces(self, name: str) -> Iterator[bytes | memoryview]:
-        """Yield all of it, and close it. A piece is valid until the next one.
+        """Yield all bytes, then close the file. A piece is valid until the next one is asked for.
 
         Raises:
-            BadExport: with `name`, for what cannot be read.
-            Damaged: for a large file that was written to since its digest was made.
+            BadExport: if the file cannot be read, or is shorter than `size`. It names `name`.
+            Damaged: if a large file was changed since its digest was computed.
         """
         if isinstance(self.data, bytes):
             yield self.data
@@ -67,7 +67,7 @@ class FileContent(NamedTuple):
             raise Damaged(f"{name}: was changed during the export. Export again")
 
     def close(self) -> None:
-        """Close content that is not written."""
+        """Close the file of content that was not written."""
         if isinstance(self.data, BufferedReader):
             self.data.close()
 
@@ -76,10 +76,10 @@ def read_content(path: Path, sha256: str | None = None) -> FileContent | None:
     """Return the content of the file at `path`.
 
     Args:
-        sha256: the digest that the file is to have; None for any.
+        sha256: the digest that the file must have; None for any.
 
     Returns:
-        None if there is no plain file, it cannot be read, or it has another digest.
+        None if there is no regular file, it cannot be read, or it has another digest.
     """
     with suppress(OSError), ExitStack() as stack:
         file = stack.enter_context(open_regular(path))
@@ -101,7 +101,7 @@ def read_content(path: Path, sha256: str | None = None) -> FileContent | None:
 class Destination(ABC):
     """An export that is being written.
 
-    in_order: whether one thread has to write its files, one after the other.
+    in_order: whether a single thread has to write all files, one after the other.
     """
 
     in_order = True
@@ -113,4 +113,4 @@ class Destination(ABC):
 
     @abstractmethod
     def write(self, name: str, content: FileContent) -> None:
-        """Write one file, and close its content."""
+        """Write a file named `name`, and close its content."""

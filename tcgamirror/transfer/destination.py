@@ -23,22 +23,22 @@ from tcgamirror.transfer.objects import StoredArchive
 _BUFFER_BYTES = 1 << 18
 
 _TOP = "tcgamirror"
-"""Top folder of an archive whose own name not every system can have."""
+"""Top folder of an archive whose own name some systems do not allow."""
 
 
 @contextmanager
 def open_destination(
     dest: Path | StoredArchive | None, root: Path, size: int
 ) -> Iterator[tuple[Path, Destination]]:
-    """Yield a folder for the catalogue of an export, and its destination.
+    """Yield a folder for the catalogue of an export, and the export's destination.
 
-    The export is renamed to `dest` when the block ends without an error. A killed export to a
-    directory is resumed by the next one; an archive is written again.
+    A file or directory gets the name `dest` when the block ends without an error. The next export
+    resumes a killed one to a directory, and writes an archive anew.
 
     Args:
         dest: None for standard output.
         root: the mirror's directory.
-        size: bytes of its images.
+        size: bytes of the images to export.
     """
     if not isinstance(dest, Path):
         opened = _standard_output() if dest is None else _stored(dest, size)
@@ -50,8 +50,8 @@ def open_destination(
             with _archive_file(work / dest.name, dest) as archive:
                 yield work, archive
             return
-        # Another disk may be unplugged soon. A directory on the mirror's own disk is as safe
-        # from a power cut as what `cp` leaves: an import compares it.
+        # Another disk may be unplugged soon, so it is flushed. On the mirror's own disk an export
+        # is no safer from a power cut than what `cp` leaves: an import compares it.
         is_apart = work.stat().st_dev != root.stat().st_dev
         directory = _Directory(work)
         yield work, directory
@@ -66,7 +66,7 @@ def open_destination(
 
 
 class _Directory(Destination):
-    """A directory as destination. names: of the files that belong to the export."""
+    """A directory as destination. names: names of the files that belong to the export."""
 
     in_order = False
 
@@ -94,7 +94,7 @@ class _Directory(Destination):
         target = self._work / name
         with disk_errors(target):
             if self._is_resumed:
-                # A killed export may have left part of a file there, or another user a link.
+                # A killed export may have left a part of a file there, or another user a link.
                 target.unlink(missing_ok=True)
             folder = target.parent
             if folder not in self._folders:
@@ -124,7 +124,7 @@ def _archive_file(part: Path, dest: Path) -> Iterator[TarWriter]:
             part.rename(dest)
             sync_folder(dest.absolute().parent)
         finally:
-            # A full disk has no room for the rest of an unfinished archive either.
+            # On a full disk, closing fails as well: the buffer holds the archive's rest.
             with suppress(OSError):
                 file.close()
 
@@ -144,9 +144,9 @@ def _standard_output() -> Iterator[TarWriter]:
 
 @contextmanager
 def _stored(dest: StoredArchive, size: int) -> Iterator[TarWriter]:
-    """Yield an archive that is uploaded in parts, and exists once all of them do."""
+    """Yield an archive that is uploaded in parts, and that exists once all of them are there."""
     writer = dest.writer(size)
-    # A piece is valid until the next one, and the writer may keep what it is given.
+    # Copied, because a piece is valid until the next one, and the writer may keep it.
     with _tar(lambda data: writer.write(bytes(data)), Path(dest.key).stem) as archive:
         yield archive
     writer.close()
@@ -184,7 +184,7 @@ def check_dest(root: Path, dest: Path | StoredArchive | None) -> None:
 
 
 def _check_free(dest: Path) -> None:
-    # A directory replaces an empty one by its rename, which an archive cannot.
+    # Renamed to `dest`, a directory replaces an empty one, and an archive cannot.
     is_empty = dest.is_dir() and not dest.is_symlink() and not any(dest.iterdir())
     if os.path.lexists(dest) and (is_tar(dest) or not is_empty):
         raise UsageError(f"{dest}: exists already. Name another place, or remove it first")
@@ -194,7 +194,7 @@ def _check_free(dest: Path) -> None:
 def _unfinished_folder(dest: Path) -> Iterator[Path]:
     """Yield the folder beside `dest` in which an export is made, locked by this run.
 
-    An archive's folder is removed in any case, a directory's if nothing was made in it.
+    In the end an archive's folder is removed. A directory's is removed if nothing was made in it.
     """
     work = dest.with_name(f"{dest.name}{UNFINISHED}")
     _check_ours(work)
@@ -207,7 +207,7 @@ def _unfinished_folder(dest: Path) -> Iterator[Path]:
             yield work
             is_renamed = not is_tar(dest)
         finally:
-            # After the rename, a folder at `work` is another run's.
+            # After the rename, another run may have made a folder at `work`.
             if not is_renamed:
                 with suppress(OSError):
                     if is_tar(dest):
@@ -218,13 +218,13 @@ def _unfinished_folder(dest: Path) -> Iterator[Path]:
 
 
 def _check_ours(work: Path) -> None:
-    """Raise UsageError for a folder that no killed export left, such as a mirror."""
+    """Raise UsageError if `work` exists and no killed export of this user left it."""
     if not os.path.lexists(work):
         return
     # Another user may have put links there.
     if not work.is_symlink() and work.is_dir() and work.stat().st_uid == os.geteuid():
         names = {path.name for path in work.iterdir()}
-        # A run that writes to a mirror leaves its own lock there.
+        # A folder with a mirror's lock is a mirror.
         if not names or (EXPORT_LOCK in names and LOCK not in names):
             return
     raise UsageError(
@@ -234,7 +234,7 @@ def _check_ours(work: Path) -> None:
 
 
 def _clear(work: Path, keep: Collection[str]) -> None:
-    """Remove all files but those to keep, and the folders that are empty then."""
+    """Remove all files but those to keep, and then the empty folders."""
     for folder, folders, files in os.walk(work, topdown=False):
         for path in (Path(folder, name) for name in files):
             if path.relative_to(work).as_posix() not in keep:

@@ -1,4 +1,4 @@
-"""Fetch images from a mirror or an export, compare them with their rows, resume partial files."""
+"""Fetch images from a mirror or an export, resume partial files, and compare with the rows."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from tcgamirror.system.files import (
 )
 
 WORKERS = 8
-"""Threads that fetch: while some wait for the disk, others compare."""
+"""Threads that fetch images: while some wait for the disk, others compute digests."""
 
 BATCH_BYTES = 64 << 20
-"""Bytes of images that are forced to the disk at once."""
+"""Bytes of images after which all of them are forced to the disk."""
 
 _IN_MEMORY = 1 << 20
-"""Largest image that is read at once; a larger one is read in pieces, and its header again."""
+"""Largest image that is read whole. A larger one is read in pieces, and its header once more."""
 
 Check = Callable[[BinaryIO, Image], object]
-"""Raises Damaged for an open image, whose digest is right, that differs from its row otherwise."""
+"""Raises Damaged if an open image with the right digest differs from its row in another way."""
 
 
 class ImageSource(Protocol):
@@ -57,8 +57,8 @@ def find_or_fetch(source: ImageSource, image: Image, root: str, check: Check) ->
         whether it was fetched.
 
     Raises:
-        ChecksumMismatch: if its digest differs.
-        OSError: of the disk. Other errors as `ImageSource.fetch`, `check`.
+        ChecksumMismatch: if the digest of the fetched file differs.
+        OSError: if the disk fails. Other errors as `ImageSource.fetch` and `check`.
     """
     place = f"{root}/{image.path}"
     if size_at(place) == image.bytes:
@@ -70,7 +70,7 @@ def find_or_fetch(source: ImageSource, image: Image, root: str, check: Check) ->
 
 
 def fetch_to_partial(source: ImageSource, image: Image, part: str, check: Check) -> None:
-    """Fetch an image to a file, of which a killed run may have left a part.
+    """Fetch an image to the file at `part`, some of which a killed run may have left.
 
     The file is removed after NotFound, Damaged or ChecksumMismatch.
     """
@@ -108,7 +108,7 @@ def _open_partial(part: str) -> int:
 
 
 def _is_checked(file: BufferedReader | BufferedRandom, image: Image, check: Check) -> bool:
-    """Return whether an open file has the image's digest; `check` it then."""
+    """Return whether an open file has the image's size and digest. If it has, `check` it."""
     if os.fstat(file.fileno()).st_size != image.bytes:
         return False
     file.seek(0)
@@ -124,7 +124,7 @@ def _is_checked(file: BufferedReader | BufferedRandom, image: Image, check: Chec
 
 
 def check_size(image: Image, size: int) -> None:
-    """Raise Damaged if the file of an image has another size than recorded."""
+    """Raise Damaged if an image's file, of `size` bytes, has another size than recorded."""
     if size != image.bytes:
         raise Damaged(f"{size:,} bytes instead of {image.bytes:,}")
 
@@ -132,9 +132,10 @@ def check_size(image: Image, size: int) -> None:
 def check_image(
     file: BinaryIO, image: Image, *, decode: bool = False, stop: threading.Event | None = None
 ) -> Header:
-    """Return an image's header. Raise Damaged if it has other dimensions than its row.
+    """Return an image's header. Raise Damaged if it has other dimensions or pixels than its row.
 
-    decode: whether to decode every pixel, and compare their digest. stop: set to end that early.
+    decode: whether to decode every pixel and compare the digest. stop: set to end that early, with
+    Interrupted.
     """
 
     def check_stopped() -> None:
@@ -151,7 +152,7 @@ def check_image(
 
 
 def size_at(path: str) -> int | None:
-    """Return the bytes of the plain file at `path`; None if there is none."""
+    """Return the size in bytes of the regular file at `path`; None if there is none."""
     try:
         status = os.lstat(path)
     except OSError:

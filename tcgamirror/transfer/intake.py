@@ -1,7 +1,7 @@
-"""Images added to a mirror: written beside their places, checked, put there in batches.
+"""Add images to a mirror: write them beside their places, check them, move them in batches.
 
-An image is renamed to its path after its digest and pixels were checked, and its row follows.
-If it replaces another one, the row is made pending first, as by an update.
+An image is renamed to its path after it was checked, and then its row is written. If it
+replaces another image, the row is made pending first, as by an update.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ from tcgamirror.transfer.fetching import (
 )
 
 _BATCH_IMAGES = 256
-"""Images that a thread fetches at once, or fewer large ones."""
+"""Most images in a thread's batch; a batch of large images has fewer."""
 
 _MOST_RECORDED = 2048
-"""Images that are recorded at once. Their names go into one value of SQL."""
+"""Most images that are recorded at once. Their names go into one SQL value."""
 
 
 @dataclass(frozen=True, slots=True)
 class IncomingImage:
-    """An image to add. row: in the export's catalogue. state: of its slide's image here, if any."""
+    """An image to add. row: from the export's catalogue. state: of its slide's image here."""
 
     image: Image
     row: Row
     state: ImageState | None
 
-    def received(self) -> ReceivedImage:
-        """Return the image for the catalogue."""
-        # It may show another file than the one that is listed here.
+    def to_received(self) -> ReceivedImage:
+        """Return the image as the catalogue takes it."""
+        # The image may show another file than the one that is listed here.
         differs = self.state is not None and are_different(self.row["md5"], self.state.md5)
         return ReceivedImage(self.row, differs)
 
@@ -62,8 +62,9 @@ class IncomingImage:
 class Intake:
     """Adds images to the mirror at `root`: several threads write and check them, one records them.
 
-    attempts: as of `RemoteCatalogue`. decode: whether to decode every pixel. images, bytes: added.
-    refused: images that differ from their rows. parts: partial files to remove at the end.
+    attempts: as `RemoteCatalogue.attempts`. decode: whether to decode every pixel. images, bytes:
+    what was added. refused: images that differ from their rows. parts: partial files to remove at
+    the end. ended: set when no further image is added, so that threads stop early.
     """
 
     source: ImageSource
@@ -80,7 +81,7 @@ class Intake:
     def check_any(self, images: Sequence[IncomingImage], part: Path) -> None:
         """Raise BadExport if there are images and none is usable.
 
-        part: a file for images, which are read up to the first usable one.
+        part: the file to which images are fetched, one after the other, up to the first usable one.
         """
         fault = None
         for each in images:
@@ -126,7 +127,7 @@ class Intake:
     def _obtain(self, incoming: IncomingImage) -> str | Orphan:
         """Return the checked file of an image, or why it is refused.
 
-        The file lies beside its place, or there if a killed import put it.
+        The file is the partial one beside its place, or its place if a killed import put it there.
         """
         place = f"{self.root}/{incoming.image.path}"
         part = partial_path(place)
@@ -143,7 +144,7 @@ class Intake:
         return file
 
     def _check(self, row: Row) -> Callable[[BinaryIO, Image], None]:
-        """Return a check that compares an image with its row."""
+        """Return a check that compares an image with its row and with the mirror's target."""
 
         def check(file: BinaryIO, image: Image) -> None:
             header = check_image(file, image, decode=self.decode, stop=self.ended)
@@ -157,11 +158,11 @@ class Intake:
         return check
 
     def _put(self, files: list[tuple[IncomingImage, str]], catalogue: Catalogue, run: int) -> None:
-        """Make rows of replaced images pending, move the files to their places, record them."""
+        """Make rows of replaced images pending, move the files to their places, and record them."""
         images = [incoming.image for incoming, _ in files]
         replaced = [each for each, _ in files if each.state and each.state.status is Status.DONE]
         with disk_errors(self.root):
-            # An image is on the disk before it takes its place, and its name before its row.
+            # A crash leaves no name of an unwritten image, and no row of an image without its name.
             sync_paths(file for _, file in files)
             if replaced:
                 catalogue.queue.requeue([each.image.file_name for each in replaced])
@@ -173,7 +174,7 @@ class Intake:
                     (self.root / str(state.path)).unlink(missing_ok=True)
             sync_paths({f"{self.root}/{image.path.rpartition('/')[0]}" for image in images})
         attempts = self.attempts([image.file_name for image in images])
-        catalogue.rows.add_images([each.received() for each, _ in files], attempts, run)
+        catalogue.rows.add_images([each.to_received() for each, _ in files], attempts, run)
         self.parts.difference_update(file for _, file in files)
         self.images += len(images)
         self.bytes += sum(image.bytes for image in images)
