@@ -152,6 +152,9 @@ class BoundedConnection(HTTPConnection):
         if self.sock is not None:
             self._exchange = self._current.exchange
             self._exchange.expect_answer()
+            # TLS within TLS, which is no socket, would lose bytes at a timeout.
+            if isinstance(self.sock, socket.socket):
+                self.sock.settimeout(POLL)
         super().putrequest(*args, **options)
 
     def send(self, data: Any) -> None:

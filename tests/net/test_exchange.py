@@ -261,6 +261,35 @@ def test_a_stop_is_seen_soon(script: Script, ask: Ask, rate: float | None) -> No
             assert isinstance(asking.exception(timeout=5), Interrupted)
 
 
+class ReadsOne(Listener):
+    """A server that answers a first request, and reads no second one."""
+
+    def converse(self, client: socket.socket) -> None:
+        client.recv(65536)
+        client.sendall(head("200 OK", "Content-Length: 2") + b"[]")
+        time.sleep(BOUND)
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_stop_is_seen_while_a_body_is_written_to_a_connection_used_again(
+    certificate: Path,
+) -> None:
+    stop = threading.Event()
+    with (
+        ReadsOne(certificate) as server,
+        HttpClient(timeouts=Timeouts(), stop=stop) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        url = f"https://127.0.0.1:{server.port}/"
+        assert client.json(url) == []
+        asking = pool.submit(client.json, url, payload={"x": "x" * (64 << 20)})
+        time.sleep(0.5)
+        stop.set()
+        with within(2), pytest.raises(Interrupted, match="while asking"):
+            asking.result()
+        assert server.connections == 1
+
+
 def test_after_a_stop_nothing_more_is_asked() -> None:
     stop = threading.Event()
     stop.set()

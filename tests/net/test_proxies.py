@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -27,6 +28,7 @@ from tests.support.raw_server import (
     SPAN,
     Listener,
     RawServer,
+    head,
     ranged,
     within,
 )
@@ -93,6 +95,26 @@ def test_a_proxy_may_want_a_password_and_carry_tls(
             client.span(server.url(), SPAN, total=len(CONTENT))
             assert client.json(tls_server[0]) == []
         assert proxy.requests[0] == ("127.0.0.1", server.port) and len(proxy.requests) == 2
+
+
+class Late(Listener):
+    """A server that reads nothing at first, then all of a JSON body."""
+
+    def converse(self, client: socket.socket) -> None:
+        time.sleep(0.5)
+        while not client.recv(65536).endswith(b"}"):
+            pass
+        client.sendall(head("200 OK", "Content-Length: 2") + b"[]")
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_long_body_passes_by_tls_within_tls(use: UseProxy, certificate: Path) -> None:
+    with Late(certificate) as server, HttpProxy(certificate=certificate) as proxy:
+        use(proxy.url())
+        with HttpClient(timeouts=Timeouts(tries=1)) as client:
+            url = f"https://127.0.0.1:{server.port}/"
+            assert client.json(url, payload={"x": "x" * (32 << 20)}) == []
+        assert proxy.requests == [("127.0.0.1", server.port)]
 
 
 # They fail -----------------------------------------------------------------------------

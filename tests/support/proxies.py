@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 from contextlib import suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.support.raw_server import Listener
@@ -21,13 +22,13 @@ class _Proxy(Listener):
 
     scheme = ""
 
-    def __init__(self, user: str = "", password: str = "") -> None:
+    def __init__(self, user: str = "", password: str = "", certificate: Path | None = None) -> None:
         self.user, self.password = user, password
         self.requests: list[tuple[str, int]] = []
-        super().__init__()
+        super().__init__(certificate)
 
     def url(self, credentials: str = "") -> str:
-        return f"{self.scheme}://{credentials}127.0.0.1:{self.port}"
+        return f"{self.scheme}{'s' if self._tls else ''}://{credentials}127.0.0.1:{self.port}"
 
     def _relay(self, client: socket.socket, port: int, first: bytes = b"") -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as server:
@@ -91,9 +92,15 @@ class HttpProxy(_Proxy):
 
     scheme = "http"
 
-    def __init__(self, user: str = "", password: str = "", refusal: str = "") -> None:
+    def __init__(
+        self,
+        user: str = "",
+        password: str = "",
+        refusal: str = "",
+        certificate: Path | None = None,
+    ) -> None:
         self._refusal = refusal
-        super().__init__(user, password)
+        super().__init__(user, password, certificate)
 
     def converse(self, client: socket.socket) -> None:
         data = b""
