@@ -1,4 +1,7 @@
-"""Rows of one catalogue in another: one slide's out of it, a whole mirror's into it."""
+"""Rows that catalogues exchange: read or replace one slide's, merge those of a whole mirror.
+
+*Theirs* are the other catalogue's, *ours* are this one's. *There* is the other mirror.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,11 @@ from tcgamirror.catalogue.listing import COUNTS, SLIDE_COLUMNS, slide_of, stage_
 from tcgamirror.model.errors import ListingShrunk
 from tcgamirror.model.slide import Status, Upstream
 
+# Columns of tables.
 _SLIDES = (*SLIDE_COLUMNS, "position", "upstream", "listed_in")
 _RELEASES = ("merge", "release", "merged_at", "listed", *COUNTS)
 _IDENTITY = ("release", "merged_at", "listed")
-"""Columns of `releases` that two catalogues share only if one was made from the other."""
+"""Columns of `releases` that are equal in two catalogues only if one was made from the other."""
 
 _DATA_RELEASE = re.compile(r"Data Release ([0-9]{1,6})\.([0-9]{1,6})\b")
 
@@ -41,13 +45,15 @@ _NOT_FETCHED: Row = {
     **dict.fromkeys(STATUS_COLUMNS),
     **{"status": Status.PENDING, "attempts": 0, "failures": 0},
 }
+"""Status columns of an image that was never tried."""
 _NAMED = "WHERE file_name IN (SELECT value FROM json_each(?))"
+"""Condition for the slides whose names are in a JSON list."""
 _ATTEMPTS = ("source", "started", "seconds", "bytes", "requests", "fault", "message")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageState:
-    """A sampled slide's md5 and status, and its image; None if there never was one."""
+    """A sampled slide's md5 and status, and its image's columns, None without an image."""
 
     md5: str | None
     status: Status
@@ -59,7 +65,7 @@ class ImageState:
 class ReceivedImage(NamedTuple):
     """The row of another mirror's image.
 
-    differs: whether it shows another file than the one listed here.
+    differs: whether the image shows another file than the one listed here.
     """
 
     row: Row
@@ -67,7 +73,7 @@ class ReceivedImage(NamedTuple):
 
 
 class RemoteCatalogue(Protocol):
-    """Another mirror's catalogue, row by row, with every value validated."""
+    """Another mirror's catalogue, row by row. Every value is validated."""
 
     def rows(self, table: str) -> Iterator[Row]:
         """Yield all rows of a table, in the order in which they were written."""
@@ -76,24 +82,24 @@ class RemoteCatalogue(Protocol):
         """Yield every slide of the last listing, in its order."""
 
     def sampled(self, status: Status | None = None) -> Iterator[Row]:
-        """Yield columns of `sample` and `images` of each sampled slide, by rank.
+        """Yield columns of `sample` and `images` for each sampled slide, in order of rank.
 
-        status: of the slides; None for any.
+        status: that of the slides to yield; None for any.
         """
 
     def attempts(self, names: Sequence[str]) -> Iterator[Row]:
-        """Yield the attempts at slides, one slide's after another's."""
+        """Yield the attempts at these slides, slide by slide."""
 
     def names(self, table: str) -> set[str]:
         """Return the file name of every row of a table."""
 
     def sample_facts(self) -> Mapping[str, str]:
-        """Return facts that are true of exactly this sample."""
+        """Return the facts that hold for exactly this sample and for no larger one."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlideRows:
-    """All that a catalogue records of one slide and its image, but for its history."""
+    """All that a catalogue records of one slide and its image, without changes and attempts."""
 
     slide: Row
     former_ids: Sequence[Row]
@@ -122,12 +128,12 @@ class Rows(Part):
     def merge(self, remote: RemoteCatalogue, run: int) -> int:
         """Merge another catalogue's listing, sample and failures; no image is recorded yet.
 
-        A listing that continues the one here is taken over with its history. A listing of
-        another history, as a rebuilt catalogue has, is merged as a refresh would merge it, if
-        it is newer. Otherwise the listing here stays, and sampled slides that it lacks are
-        added as unlisted. An empty sample takes over the other's facts about its sample.
-        Attempts made there are added to the run of this number. Return how many slides failed
-        there in a newer try than any here.
+        A listing that continues the one here is taken over with its history. A newer listing
+        of another history, such as a rebuilt catalogue's, is merged as a refresh would merge it.
+        Otherwise the listing here stays, and sampled slides that it lacks are added as withdrawn.
+        If the sample here is empty, the facts about their sample are taken over. Attempts made
+        there are added to run number `run`. Return how many slides failed there in a newer
+        attempt than any here.
         """
         with self._database.reading() as connection:
             return _merge(connection, remote, run)
@@ -144,10 +150,10 @@ class Rows(Part):
     def add_images(
         self, images: Sequence[ReceivedImage], attempts: Iterable[Row], run: int
     ) -> None:
-        """Record images that lie in their places now.
+        """Record images that are now in their places.
 
-        An image of another file than the one listed leaves its slide pending. attempts: at these
-        slides, as of `RemoteCatalogue.attempts`.
+        If an image shows another file than the listed one, its slide is pending. attempts: those
+        at these slides, as `RemoteCatalogue.attempts`. run: number of the run that adds them.
         """
         rows: list[Row] = []
         upstream: dict[Upstream, list[Value]] = {Upstream.CHANGED: [], Upstream.CURRENT: []}
@@ -210,7 +216,7 @@ def is_newer_listing(theirs: Row, ours: Row) -> bool:
 def _merge_listing(
     connection: sqlite3.Connection, theirs: RemoteCatalogue, release: Row, run: int
 ) -> int | None:
-    """Merge the listing of another history, see `_merge`; None for a manifest of other slides."""
+    """Merge a listing of another history as `Rows.merge`; None if it lacks too many slides."""
     listed = map(slide_of, map(itemgetter(*SLIDE_COLUMNS), theirs.listed()))
     with stage_listing(connection, str(release["release"]), listed) as staged:
         try:
@@ -219,7 +225,7 @@ def _merge_listing(
         except ListingShrunk:
             return None
         with transaction(connection):
-            # With its own time, so that listings merged there later continue this one.
+            # With the time of the merge there, so that listings merged there later continue it.
             staged.merge(datetime.fromisoformat(str(release["merged_at"])).timestamp(), {})
             return _take_sample(connection, theirs, run, replace=True)
 
@@ -227,7 +233,7 @@ def _merge_listing(
 def _take_sample(
     connection: sqlite3.Connection, theirs: RemoteCatalogue, run: int, *, replace: bool
 ) -> int:
-    """Add another catalogue's sampled slides, listed here or not; return the failures among them.
+    """Add another catalogue's sampled slides, listed here or not. Return as `_take_failures`.
 
     replace: whether their labels replace ours.
     """
@@ -236,10 +242,10 @@ def _take_sample(
         slides = (row for row in theirs.rows("slides") if row["file_name"] in unlisted)
         _add_unlisted(connection, slides)
     put_former_ids(connection, theirs.rows("former_ids"))
-    there = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
-    if not there:
+    ours = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
+    if not ours:
         set_facts(connection, theirs.sample_facts())
-    _add_sampled(connection, theirs, there)
+    _add_sampled(connection, theirs, ours)
     failures = _take_failures(connection, theirs, run)
     merge_exclusions(connection, theirs.rows("exclusions"))
     apply_exclusions(connection)
@@ -250,8 +256,8 @@ def _take_sample(
 def _take_failures(connection: sqlite3.Connection, theirs: RemoteCatalogue, run: int) -> int:
     """Take over attempts at slides that failed there and are to be fetched here.
 
-    Of the last attempts here and there, the newer one tells status, error and time of retry.
-    Return how often it was theirs.
+    Status, error and time of retry come from the mirror with the newer last attempt. Return for
+    how many slides that was theirs.
     """
     sql = (
         "SELECT md5, (SELECT max(started) FROM attempts WHERE file_name = ?1) "
@@ -274,9 +280,9 @@ def _take_failures(connection: sqlite3.Connection, theirs: RemoteCatalogue, run:
 
 
 def put_slides(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
-    """Write rows of `slides`. A slide whose file differs from its image becomes pending.
+    """Write rows of `slides`. A slide whose file is not the one its image shows becomes pending.
 
-    `upstream` says whether the file changed since the image here was made, if there is one.
+    For a listed slide with an image here, `upstream` says whether the file changed since then.
     """
     others = [name for name in _SLIDES if name not in ("file_name", "upstream")]
     changed = (
@@ -301,7 +307,7 @@ def put_slides(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
 
 
 def put_former_ids(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    """Add rows of ids that slides had before."""
+    """Add rows of ids that slides had before their current ones."""
     connection.executemany(
         "INSERT OR IGNORE INTO former_ids (file_id, file_name) SELECT :file_id, file_name "
         "FROM slides WHERE file_name = :file_name AND file_id <> :file_id",
@@ -312,7 +318,7 @@ def put_former_ids(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
 def _put_history(
     connection: sqlite3.Connection, theirs: RemoteCatalogue, releases: Sequence[Row]
 ) -> None:
-    """Add listings merged there, after those merged here, and what each changed."""
+    """Add listings merged there, numbered after those merged here, and their changes."""
     (last,) = connection.execute("SELECT coalesce(max(merge), 0) FROM releases").fetchone()
     numbers = {row["merge"]: number for number, row in enumerate(releases, start=last + 1)}
     for table, columns, rows in (
@@ -336,8 +342,8 @@ def _add_unlisted(connection: sqlite3.Connection, slides: Iterable[Row]) -> None
 def replaces(theirs: Row, ours: ImageState | None) -> bool:
     """Return whether another mirror's image replaces the image here.
 
-    Any image replaces none. An image replaces another only if it is done, newer, and of the
-    file that is listed here.
+    Any image is taken if there is none here. It replaces an image only if it is done, of the file
+    that is listed here, and newer than an image that is done.
     """
     if theirs["path"] is None or ours is None or ours.sha256 is None:
         return theirs["path"] is not None
@@ -347,14 +353,14 @@ def replaces(theirs: Row, ours: ImageState | None) -> bool:
 
 
 def are_different(digest: Value, other: Value) -> bool:
-    """Return whether two digests are known and differ."""
+    """Return whether two digests are both known and differ."""
     return None not in (digest, other) and digest != other
 
 
 def _add_sampled(
-    connection: sqlite3.Connection, theirs: RemoteCatalogue, there: Collection[str]
+    connection: sqlite3.Connection, theirs: RemoteCatalogue, ours: Collection[str]
 ) -> None:
-    """Add their sampled slides but those `there` with their ranks, or the next free ones.
+    """Add their sampled slides but `ours`, with their ranks, or after the last if those are taken.
 
     A slide that is done there is pending here until its image is received.
     """
@@ -363,7 +369,7 @@ def _add_sampled(
     def ranked() -> Iterator[Row]:
         last = max(ranks, default=0)
         for row in theirs.sampled():
-            if row["file_name"] in there:
+            if row["file_name"] in ours:
                 continue
             rank = int(row["rank"] or 0)
             if rank in ranks:
@@ -376,7 +382,7 @@ def _add_sampled(
     images = (
         {"file_name": row["file_name"], **_NOT_FETCHED} if row["status"] == Status.DONE else row
         for row in theirs.rows("images")
-        if row["file_name"] not in there
+        if row["file_name"] not in ours
     )
     insert(connection, "images", ("file_name", *STATUS_COLUMNS), images)
 
@@ -384,7 +390,7 @@ def _add_sampled(
 def set_upstream(
     connection: sqlite3.Connection, names: Iterable[Value], upstream: Upstream
 ) -> None:
-    """Set the upstream state of slides that were listed until now."""
+    """Set the upstream state of those slides that are listed."""
     connection.executemany(
         f"UPDATE slides SET upstream = '{upstream}' "
         "WHERE file_name = ? AND upstream IN ('current', 'changed')",
@@ -395,10 +401,10 @@ def set_upstream(
 def _add_attempts(
     connection: sqlite3.Connection, rows: Iterable[Row], run: int, attempts: Iterable[Row]
 ) -> dict[Value, tuple[int, str]]:
-    """Add attempts made elsewhere at slides, without those that are known here.
+    """Add attempts made there at slides, without those that are known here.
 
     Return by file name how many runs tried a slide, here or there, and when the last attempt
-    there started. rows: of their images there. attempts: one slide's after another's.
+    there started. rows: the slides' rows of `images` there. attempts: theirs, slide by slide.
     """
     theirs = {row["file_name"]: int(row["attempts"] or 0) for row in rows}
     names = json.dumps(list(theirs))
@@ -423,7 +429,7 @@ def _add_attempts(
                 yield {**each, "run": run}
 
     insert(connection, "attempts", ("run", "file_name", *_ATTEMPTS), unknown())
-    # Unless there are others here, what was tried there continues what was tried here.
+    # Without attempts that only this mirror has, theirs continue ours and are not added to them.
     return {
         name: (ours[name] + further[name] if only_here[name] else max(ours[name], most), last[name])
         for name, most in theirs.items()

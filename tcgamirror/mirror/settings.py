@@ -24,7 +24,7 @@ from tcgamirror.model.sampling import By, Order, Plan
 from tcgamirror.model.slide import SOURCES, ImageFormat, Kind, Resample, Target
 from tcgamirror.model.text import command_line
 from tcgamirror.net.timeouts import Timeouts
-from tcgamirror.system.files import atomic_write, disk_errors, open_files, open_regular
+from tcgamirror.system.files import atomic_write, disk_errors, open_file_limit, open_regular
 
 FILE_NAME = "tcgamirror.toml"
 
@@ -522,7 +522,7 @@ def worker_bounds(settings: Settings) -> Bounds:
         return Bounds(settings.workers, settings.workers)
     by_bucket = settings.via[0] == "range" and settings.bucket is not None
     connections = settings.bucket_connections if by_bucket else settings.api_connections
-    by_files = max(1, (open_files() - OTHER_FILES) // FILES_A_WORKER)
+    by_files = max(1, (open_file_limit() - OTHER_FILES) // FILES_A_WORKER)
     most, cores = min(connections, MOST_WORKERS, by_files), usable_cores()
     return Bounds(min(most, WORKERS_A_CORE * cores), min(most, MOST_WORKERS_A_CORE * cores))
 

@@ -1,4 +1,4 @@
-"""Files that survive a kill: atomic writes, digests, free space, errors of the disk."""
+"""Files on the disk: atomic writes, forced writes, digests, free space and errors."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ PIECE = 1 << 17
 """Bytes read at once; they fit in the processor's cache."""
 
 _SYNCED_AT_ONCE = 8
+"""Files forced to the disk at the same time, each by its own thread."""
 
 YOUNG = 2.0
 """Seconds within which a file may change twice and keep its modification time."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a full disk or quota, or of a file too large for the file system."""
 
 FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
-"""Errors of a path that exists, but may not be written."""
+"""Errors of a path that may not be read or written."""
 
 _IN_THE_WAY = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
     | {errno.ENAMETOOLONG, errno.ENODEV, errno.ENXIO, errno.ENOTEMPTY, errno.EBUSY}
 )
-"""Errors of a missing or wrong directory: mostly a disk that is not mounted."""
+"""Errors of a path with something missing or in the way, mostly because no disk is mounted."""
 
 _NO_PATH = frozenset({errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 """Errors of a path that no file can have."""
@@ -44,10 +46,10 @@ _BROKEN = frozenset(
     getattr(errno, name, errno.EIO)
     for name in ("EIO", "ESTALE", "ENOTCONN", "EREMOTEIO", "EUCLEAN")
 )
-"""Errors of a failing disk, or of the connection to it. macOS lacks the last two."""
+"""Errors of a failing disk, or of the connection to it. macOS lacks the last two names."""
 
 
-def open_files() -> int:
+def open_file_limit() -> int:
     """Return how many files this process may hold open at a time."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
@@ -67,14 +69,14 @@ def partial_path(path: str) -> str:
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Write a file that replaces `path` when the block ends without an error.
 
-    The bytes go to `.{name}.part` beside it, are fsynced, and the file is renamed. A crash at
-    any instant leaves either the old file or the whole new one. Missing directories are made.
+    The bytes go to a partial file beside it, which is forced to the disk and then renamed. A crash
+    at any instant leaves either the old file or the whole new one. Missing directories are made.
     Raises as `disk_errors` does.
     """
     part = Path(partial_path(str(path)))
     with disk_errors(path):
         make_folder(path.parent)
-        # A link left there would be followed, and a pipe would block.
+        # A killed run may have left a part there, and "x" below refuses whatever exists.
         part.unlink(missing_ok=True)
         try:
             with part.open("xb") as file:
@@ -90,8 +92,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def differs(path: Path, file: BinaryIO) -> bool:
-    """Return whether `path` exists with other bytes than those written to `file`."""
-    # As other modules here, imported late: commands that only look need none of them.
+    """Return whether `path` exists with other bytes than those written to `file`, a named file."""
+    # Imported late, as other modules here, because commands that only read need none of them.
     import filecmp
 
     file.flush()
@@ -112,7 +114,7 @@ def check_writable(folder: Path) -> None:
 
 
 def open_regular(path: str | Path) -> BufferedReader:
-    """Open a regular file for reading. Raises OSError for anything else, and waits for no pipe."""
+    """Open a regular file for reading. Raises OSError for anything else; a pipe does not block."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode):
@@ -135,8 +137,8 @@ def make_folder(path: Path) -> None:
 def sync(handle: int) -> None:
     """Force an open file or directory to the disk.
 
-    On macOS, fsync leaves the bytes in the cache of the disk itself, and F_FULLFSYNC empties it.
-    Network file systems may lack the latter.
+    On macOS, fsync leaves the bytes in the disk's own cache, which F_FULLFSYNC flushes. Network
+    file systems may lack F_FULLFSYNC.
     """
     full = getattr(fcntl, "F_FULLFSYNC", None)
     if full is not None:
@@ -160,7 +162,7 @@ def sync_folder(path: Path) -> None:
 
 
 def sync_paths(paths: Iterable[str]) -> None:
-    """Force files and directories to the disk, as `sync_disk` where that is known to do it.
+    """Force files and directories to the disk: by `sync_disk` if it is local, else one by one.
 
     Raises OSError where the system reports a failure.
     """
@@ -177,7 +179,7 @@ def sync_paths(paths: Iterable[str]) -> None:
 
 
 def sync_disk(path: Path) -> None:
-    """Flush the file system of `path` to the disk, which is faster than one fsync a file.
+    """Flush the file system of `path` to the disk, which is faster than an fsync of each file.
 
     Raises OSError where the system reports a failure.
     """
@@ -200,7 +202,7 @@ def sync_disk(path: Path) -> None:
 def file_digest(
     path: Path, algorithm: Literal["md5", "sha256"], on_bytes: Callable[[int], None] | None = None
 ) -> str:
-    """Return the digest of the file at `path`, see `open_file_digest`."""
+    """Return the digest of the file at `path`, as `open_file_digest`."""
     with path.open("rb", buffering=0) as file:
         return open_file_digest(file, algorithm, on_bytes)
 
@@ -210,7 +212,7 @@ def open_file_digest(
     algorithm: Literal["md5", "sha256"],
     on_bytes: Callable[[int], None] | None = None,
 ) -> str:
-    """Return the digest in hex of what is left to read of an open file.
+    """Return the digest, in hex, of an open file from its position to its end.
 
     Args:
         on_bytes: Called with the size of each piece that was read.
@@ -236,7 +238,7 @@ def free_bytes(path: Path) -> int:
 
 
 def check_room(path: Path, size: int) -> None:
-    """Raise DiskFull if images of `size` bytes in all do not fit at `path`."""
+    """Raise DiskFull if images with a total of `size` bytes do not fit at `path`."""
     free = free_bytes(path)
     if size > free:
         raise DiskFull(
@@ -247,19 +249,20 @@ def check_room(path: Path, size: int) -> None:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Raise errors of this program in place of OSError; they name `path` or the system's file.
+    """Raise errors of this program in place of an OSError. They name its file, or else `path`.
 
     Raises:
         DiskFull: The disk or quota is full, or the file is too large for the file system.
-        UsageError: The path is read-only, forbidden or missing.
+        UsageError: The path is read-only, forbidden or missing, or something is in its way.
         Damaged: The disk fails.
+        OSError: Any other error, unchanged.
     """
     try:
         yield
     except OSError as error:
         # A failed rename names two files; the second is the target.
         place = error.filename2 or error.filename
-        # A file opened from its directory's handle is named without the directory.
+        # For a file opened by its directory's handle, the system leaves out the directory.
         place = path if not isinstance(place, str) or place == path.name else place
         if error.errno in _FULL:
             raise DiskFull(
@@ -282,9 +285,9 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def path_error(error: OSError) -> UsageError | None:
-    """Return the error for a path that cannot be looked at.
+    """Return the UsageError for a path that is forbidden or that no file can have.
 
-    None for any other error, and where the system names no file.
+    It is also returned if the current directory was removed. Return None for any other error.
     """
     if not isinstance(error.filename, str):
         if isinstance(error, FileNotFoundError) and not _current_directory_exists():
