@@ -1,4 +1,4 @@
-/* From the payload to files. */
+/* Unpacks the payload into files. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -19,9 +19,9 @@
 #include "launcher.h"
 
 enum {
-    DAMAGED = -1,         /* in place of an errno: the payload is not what was packed */
-    AT_ONCE = 65536,      /* bytes unpacked before they are written */
-    LARGEST_PAGE = 65536, /* bytes, of all systems */
+    DAMAGED = -1,         /* a fault, besides errnos: the payload is not what was packed */
+    AT_ONCE = 65536,      /* most bytes unpacked before they are written */
+    LARGEST_PAGE = 65536, /* bytes: memory pages of no system are larger */
 };
 
 /* One part's unpacking. */
@@ -30,10 +30,10 @@ struct job {
     const struct part *part;
     ZSTD_DCtx *stream;
     ZSTD_inBuffer packed; /* the part's frame */
-    size_t unfinished;    /* what zstd said last: 0 at the frame's end */
-    int fault;            /* how it went: 0, DAMAGED, or an errno */
+    size_t unfinished;    /* what zstd returned last: 0 at the frame's end */
+    int fault;            /* 0, DAMAGED, or an errno */
     pthread_t thread;
-    bool beside; /* whether it has a thread */
+    bool has_thread;
 };
 
 static bool write_all(int handle, const char *data, size_t size) {
@@ -47,9 +47,9 @@ static bool write_all(int handle, const char *data, size_t size) {
     return true;
 }
 
-/* Makes the folders that lead to the file at `path`, below the first `given` letters of it. */
-static void make_folders(char *path, size_t given) {
-    for (char *slash = strchr(path + given, '/'); slash; slash = strchr(slash + 1, '/')) {
+/* Makes the folders that lead to the file at `path`. The first `start` bytes of it exist. */
+static void make_folders(char *path, size_t start) {
+    for (char *slash = strchr(path + start, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
         mkdir(path, 0700);
         *slash = '/';
@@ -80,7 +80,7 @@ static int write_one(struct job *job, const struct entry *entry) {
     if (handle < 0) return errno;
     int fault = write_content(job, handle, entry->size);
     if (!fault && (fchmod(handle, entry->mode) < 0 || futimens(handle, times) < 0)) fault = errno;
-    if (close(handle) < 0 && !fault) fault = errno; /* as quotas on network file systems show */
+    if (close(handle) < 0 && !fault) fault = errno; /* network file systems tell of quotas here */
     return fault;
 }
 
@@ -95,32 +95,32 @@ static void *unpack_part(void *given) {
     return NULL;
 }
 
-/* Writes all files, the parts at the same time. Returns 0, DAMAGED, or an errno. */
+/* Writes all files, each part in its own thread. Returns 0, DAMAGED, or an errno. */
 static int write_files(const char *folder) {
     struct job jobs[PARTS] = {0};
     int fault = 0;
     /* All of the payload is needed at once, and may still be on the disk. */
     size_t before = (uintptr_t)payload % LARGEST_PAGE;
     madvise((void *)(payload - before), before + (size_t)(payload_end - payload), MADV_WILLNEED);
-    /* Else a thread reserves 64 MB of addresses for its memory, and some users' are limited. */
+    /* Else each thread reserves 64 MB of address space, which some systems limit. */
     mallopt(M_ARENA_MAX, 1);
     for (size_t each = 0; each < PARTS; each++) {
         struct job *job = &jobs[each];
         job->folder = folder;
         job->part = &parts[each];
         job->packed = (ZSTD_inBuffer){payload + parts[each].start, parts[each].packed, 0};
-        job->beside = pthread_create(&job->thread, NULL, unpack_part, job) == 0;
-        /* Where no more threads may start, as under a limit of processes. */
-        if (!job->beside) unpack_part(job);
+        job->has_thread = pthread_create(&job->thread, NULL, unpack_part, job) == 0;
+        /* A limit of processes may allow no more threads. */
+        if (!job->has_thread) unpack_part(job);
     }
     for (size_t each = 0; each < PARTS; each++) {
-        if (jobs[each].beside) pthread_join(jobs[each].thread, NULL);
+        if (jobs[each].has_thread) pthread_join(jobs[each].thread, NULL);
         if (!fault) fault = jobs[each].fault;
     }
     return fault;
 }
 
-/* Has what was written reach the disk, before a name says that it is whole. */
+/* Flushes what was written to the disk, before the name of the folder says that it is whole. */
 static void sync_folder(const char *folder) {
     int handle = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (handle >= 0) {
@@ -141,7 +141,7 @@ bool unpack(const char *folder, const char *copy) {
     if (fault == DAMAGED) return because(folder, "this executable is damaged: get it again", 0);
     if (fault) return because(folder, "", fault);
     sync_folder(fresh);
-    /* A copy that is not as it should be makes room; a whole one of another run stays. */
+    /* A copy that is not whole is removed; a whole one, which another run made, stays. */
     if (!is_whole(copy) && rename(copy, old) == 0) remove_tree(old);
     int code = rename(fresh, copy) < 0 ? errno : 0;
     if (code) remove_tree(fresh);
