@@ -89,23 +89,23 @@ class ProgressDisplay:
             self._bar.update()
 
     def show_fetch(
-        self, bytes_fetched: int, in_flight: int, stopping: bool, making: int = 0
+        self, bytes_fetched: int, in_flight: int, stopping: bool, current_renders: int = 0
     ) -> None:
         if stopping and not self._stopping and in_flight:
             self._stopping = True
             self._line(f"finishing {slides(in_flight)}; Ctrl-C again lets go of them at once")
-        words = self._fetch_words(bytes_fetched, making)
+        words = self._fetch_words(bytes_fetched, current_renders)
         if self._bar is not None:
             self._bar.set_postfix_str(words)
         elif self._is_due():
             self._line(f"{self._done + self._failed:,} of {slides(self._total)}, {words}")
 
-    def _fetch_words(self, moved: int, making: int) -> str:
+    def _fetch_words(self, moved: int, current_renders: int) -> str:
         rate = self._rate(moved)
         words = [f"{format_bytes(moved)} at {format_bytes(rate)}/s"]
-        if making:
+        if current_renders:
             words = [f"{format_bytes(moved)} moved"] if rate < 1 else words
-            words.append(f"making {images(making)}")
+            words.append(f"making {images(current_renders)}")
         for host, end in tuple(self._pauses.items()):
             if (left := end - time.monotonic()) > 0:
                 words.append(f"{host} pauses for {format_duration(left)}")

@@ -70,10 +70,10 @@ class DaskWorkers:
     """An executor: the workers of a Dask cluster. Each of their threads fetches a slide.
 
     bytes_moved: bytes fetched for the slides that ended. origins: what the workers learned of
-    each origin, in words, by its name. making: 0, because the workers do not tell.
+    each origin, in words, by its name. current_renders: 0, because the workers do not tell.
     """
 
-    making = 0
+    current_renders = 0
 
     def __init__(self, address: str, mirror: Mirror, shutdown: Shutdown) -> None:
         """Connect to the scheduler and prepare its workers.
@@ -213,7 +213,7 @@ class DaskWorkers:
     def drain(self) -> None:
         self._is_draining = True
 
-    def ended(self, timeout: float) -> list[Result]:
+    def take_ended(self, timeout: float) -> list[Result]:
         with self._translate_errors():
             self._poll()
         ends = []

@@ -100,13 +100,16 @@ class Dispatcher:
                     executor.drain()
                 # A last look finds what ended while the caller recorded other outcomes.
                 is_last = shutdown.seconds_since_stop > GRACE
-                for result in executor.ended(0 if is_last else 0.2):
+                for result in executor.take_ended(0 if is_last else 0.2):
                     shutdown.in_flight -= 1
                     outcome = self._count(result)
                     if outcome is not None:
                         yield outcome
                 self._progress.show_fetch(
-                    executor.bytes_moved, shutdown.in_flight, shutdown.draining, executor.making
+                    executor.bytes_moved,
+                    shutdown.in_flight,
+                    shutdown.draining,
+                    executor.current_renders,
                 )
                 self._stop_if_away()
                 if is_last:

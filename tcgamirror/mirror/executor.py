@@ -27,7 +27,7 @@ class Executor(Protocol):
         """Bytes over the network so far."""
 
     @property
-    def making(self) -> int:
+    def current_renders(self) -> int:
         """Images being made from fetched bytes; 0 if unknown."""
 
     def has_room(self) -> bool:
@@ -36,7 +36,7 @@ class Executor(Protocol):
     def submit(self, slide: Slide) -> None:
         """Have a slide fetched."""
 
-    def ended(self, timeout: float) -> list[Result]:
+    def take_ended(self, timeout: float) -> list[Result]:
         """Return the slides that ended since the last call; wait at most `timeout` s for one."""
 
     def drain(self) -> None:
@@ -65,11 +65,11 @@ class Threads:
 
     @property
     def bytes_moved(self) -> int:
-        return self._ladder.moved.bytes
+        return self._ladder.traffic.bytes
 
     @property
-    def making(self) -> int:
-        return self._ladder.making
+    def current_renders(self) -> int:
+        return self._ladder.current_renders
 
     def has_room(self) -> bool:
         if self._may_grow and self._in_flight == self._threads < self._slots.count:
@@ -85,7 +85,7 @@ class Threads:
         while (slide := self._waiting.get()) is not None:
             self._results.put(result_or_error(partial(self._ladder.fetch, slide)))
 
-    def ended(self, timeout: float) -> list[Result]:
+    def take_ended(self, timeout: float) -> list[Result]:
         results: list[Result] = []
         with suppress(Empty):
             results.append(self._results.get(timeout=timeout))
@@ -93,8 +93,11 @@ class Threads:
                 results.append(self._results.get_nowait())
         self._in_flight -= len(results)
         if results:
-            worked, moved = self._ladder.worked, self.bytes_moved
-            self._slots.add_ended(len(results), worked=worked, moved=moved)
+            self._slots.add_ended(
+                len(results),
+                busy_seconds=self._ladder.busy_seconds,
+                bytes_moved=self.bytes_moved,
+            )
         return results
 
     def drain(self) -> None:

@@ -38,8 +38,8 @@ class Ladder:
     """The sources of one mirror, with its target and its store.
 
     renders: most images rendered at the same time, which bounds memory. More slides may wait for
-    the network meanwhile. moved: use of the network so far. making: images being rendered.
-    worked: seconds of rendering so far, of all images together, divided by `renders`.
+    the network meanwhile. traffic: use of the network so far. current_renders: images being
+    rendered. busy_seconds: seconds of rendering so far, of all images, divided by `renders`.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class Ladder:
         self._sources = sources
         self._target = target
         self._store = store
-        self._renders = renders
+        self._max_renders = renders
         self._turns = threading.Semaphore(renders)
         self._lock = threading.Lock()
-        self.moved = Meter()
-        self.making = 0
-        self.worked = 0.0
+        self.traffic = Meter()
+        self.current_renders = 0
+        self.busy_seconds = 0.0
 
     def fetch(self, slide: Slide) -> Outcome:
         """Fetch a slide and return its image, or why no source gave it.
@@ -63,7 +63,7 @@ class Ladder:
         """
         attempts: list[Attempt] = []
         for source in self._sources:
-            meter, started, clock = Meter(self.moved), time.time(), time.monotonic()
+            meter, started, clock = Meter(self.traffic), time.time(), time.monotonic()
             result = result_or_error(partial(self._make, slide, source, meter))
             failure = None if isinstance(result, Picture) else failure_of(result)
             attempts.append(
@@ -94,13 +94,13 @@ class Ladder:
         with self._turns:
             began = time.monotonic()
             with self._lock:
-                self.making += 1
+                self.current_renders += 1
             try:
                 yield
             finally:
                 with self._lock:
-                    self.making -= 1
-                    self.worked += (time.monotonic() - began) / self._renders
+                    self.current_renders -= 1
+                    self.busy_seconds += (time.monotonic() - began) / self._max_renders
 
 
 def failure_of(error: BaseException) -> TcgaMirrorError:

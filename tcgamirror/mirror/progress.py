@@ -29,11 +29,11 @@ class Progress(Protocol):
         """Report a slide that was fetched or failed."""
 
     def show_fetch(
-        self, bytes_fetched: int, in_flight: int, stopping: bool, making: int = 0
+        self, bytes_fetched: int, in_flight: int, stopping: bool, current_renders: int = 0
     ) -> None:
         """Report bytes fetched so far and slides in flight, several times a second.
 
-        making: images that are made of what was fetched.
+        current_renders: images being rendered from what was fetched.
         """
 
     def start_images(self, images: int, size: int) -> None:

@@ -35,22 +35,22 @@ class Slots:
         self._clock = clock
         self._rate = 0.0
         self._rest = 0
-        self._begin_generation(worked=0, moved=0)
+        self._begin_generation(busy_seconds=0, bytes_moved=0)
 
-    def add_ended(self, slides: int, *, worked: float, moved: int) -> None:
+    def add_ended(self, slides: int, *, busy_seconds: float, bytes_moved: int) -> None:
         """Count slides that ended.
 
         Args:
-            worked: As of `Ladder`, for the run so far.
-            moved: Bytes over the network in the run so far.
+            busy_seconds: As of `Ladder`, for the run so far.
+            bytes_moved: Bytes over the network in the run so far.
         """
         self._ended += slides
         if self._ended < self.count:
             return
         seconds = max(self._clock() - self._began, 1e-6)
-        if worked - self._worked < BUSY * seconds:
-            self._adapt((moved - self._moved) / seconds)
-        self._begin_generation(worked, moved)
+        if busy_seconds - self._busy_seconds < BUSY * seconds:
+            self._adapt((bytes_moved - self._bytes_moved) / seconds)
+        self._begin_generation(busy_seconds, bytes_moved)
 
     def _adapt(self, rate: float) -> None:
         if self._rest:
@@ -61,6 +61,7 @@ class Slots:
             self._former, self._rate = self.count, rate
             self.count = min(self._most, 2 * self.count)
 
-    def _begin_generation(self, worked: float, moved: int) -> None:
+    def _begin_generation(self, busy_seconds: float, bytes_moved: int) -> None:
         self._ended = 0
-        self._began, self._worked, self._moved = self._clock(), worked, moved
+        self._began = self._clock()
+        self._busy_seconds, self._bytes_moved = busy_seconds, bytes_moved

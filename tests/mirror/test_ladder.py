@@ -68,7 +68,7 @@ def outcome(
     rungs = sources(gdc, client, folder / "work", bucket=bucket)[0 if ranged else 1 :]
     ladder = Ladder(rungs, target, Store(folder, ImageFormat.PNG), renders=2)
     result = ladder.fetch(slide_of(gdc.files[0]))
-    assert ladder.moved.bytes == sum(attempt.bytes_fetched for attempt in result.attempts)
+    assert ladder.traffic.bytes == sum(attempt.bytes_fetched for attempt in result.attempts)
     return result
 
 
@@ -313,18 +313,18 @@ def test_memory_does_not_grow_with_the_slides() -> None:
     finally:
         tracemalloc.stop()
     assert held[1] - held[0] < 2000 * 10
-    assert ladder.moved.bytes == 2 * 3000 * 1000
+    assert ladder.traffic.bytes == 2 * 3000 * 1000
 
 
 def test_a_bug_ends_the_slide_and_is_counted() -> None:
     seen = []
 
     def bug(_: Slide) -> None:
-        seen.append(ladder.moved.bytes)
+        seen.append(ladder.traffic.bytes)
         raise ZeroDivisionError("division by zero")
 
     ladder = ladder_of(missing, bug, missing)
     failed = ladder.fetch(Slide("1", "1.svs"))
     assert faults_of(failed.attempts) == [("stub", "not there"), ("stub", "bug")]
     assert failed.picture is None
-    assert (seen, ladder.moved.bytes) == ([2000], 2000)
+    assert (seen, ladder.traffic.bytes) == ([2000], 2000)

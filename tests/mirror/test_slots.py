@@ -35,7 +35,7 @@ class Machine:
         run, counts = slots(lambda: now), []
         for ended in range(1, slides + 1):
             now += 1 / self.rate(run.count)
-            run.add_ended(1, worked=ended * self.core, moved=ended * SLIDE)
+            run.add_ended(1, busy_seconds=ended * self.core, bytes_moved=ended * SLIDE)
             counts.append(run.count)
         return counts
 
@@ -78,7 +78,7 @@ def test_they_are_no_more_where_nothing_comes(good: int) -> None:
     slots, counts = from_8_to_32(lambda: now), []
     for ended in range(1, 200):
         now += 1
-        slots.add_ended(1, worked=0, moved=min(ended, good) * SLIDE)
+        slots.add_ended(1, busy_seconds=0, bytes_moved=min(ended, good) * SLIDE)
         counts.append(slots.count)
     assert set(counts[24:]) == {8}
 
