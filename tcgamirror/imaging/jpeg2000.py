@@ -64,8 +64,8 @@ def decode_as_openslide(stream: bytes, tile: Size, *, rgb: bool) -> Pixels | Non
 
     try:
         pixels: Pixels = imagecodecs.jpeg2k_decode(stream, numthreads=1)
-    except RuntimeError:
-        # A lack of memory is a RuntimeError, too: the tile may be sound.
+    except (RuntimeError, ImportError):
+        # A lack of memory is one of them, too: the tile may be sound.
         return None
     return pixels if rgb else _to_rgb(pixels)
 

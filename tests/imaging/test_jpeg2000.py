@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -126,6 +127,18 @@ def test_subsampled_colours_are_left_to_openslide(capfd: pytest.CaptureFixture[s
     """imagecodecs makes another RGB of them, and prints."""
     assert decode_as_openslide(SUBSAMPLED, Size(16, 16), rgb=False) is None
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_decoder_that_could_not_be_loaded_leaves_tiles_to_openslide(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """imagecodecs keeps it unloaded once memory was short."""
+
+    def unloaded(*_: object, **__: object) -> None:
+        raise imagecodecs.DelayedImportError("jpeg2k_decode")
+
+    monkeypatch.setattr(imagecodecs, "jpeg2k_decode", unloaded)
+    assert decode_as_openslide(jpeg_2000(), J2K.tile, rgb=True) is None
 
 
 def test_a_level_has_tiles_of_both_ways_cut_off_at_its_edge(tmp_path: Path) -> None:
