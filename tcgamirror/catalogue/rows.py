@@ -196,7 +196,7 @@ def _identity(release: Row) -> tuple[Value, ...]:
 def is_newer_listing(theirs: Row, ours: Row) -> bool:
     """Return whether a listing is of a later data release, or of the same and merged later.
 
-    Of two listings of different manifests, neither is newer.
+    Of a manifest's listing and one of another release or manifest, neither is newer.
 
     >>> old = {"release": "Data Release 9.2 - May 1, 2025", "merged_at": "2025-06-01T00:00:00Z"}
     >>> new = {"release": "Data Release 10.0 - May 9, 2025", "merged_at": "2025-05-10T00:00:00Z"}

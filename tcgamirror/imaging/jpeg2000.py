@@ -65,7 +65,7 @@ def decode_as_openslide(stream: bytes, tile: Size, *, rgb: bool) -> Pixels | Non
     try:
         pixels: Pixels = imagecodecs.jpeg2k_decode(stream, numthreads=1)
     except (RuntimeError, ImportError):
-        # A lack of memory is one of them, too: the tile may be sound.
+        # Either may come of a lack of memory: the tile may be sound.
         return None
     return pixels if rgb else _to_rgb(pixels)
 

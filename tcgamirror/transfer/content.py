@@ -47,7 +47,7 @@ class FileContent(NamedTuple):
         """Yield all bytes, then close the file. A piece is valid until the next one is asked for.
 
         Raises:
-            BadExport: if the file cannot be read, or is shorter than `size`. It names `name`.
+            BadExport: if the file cannot be read. Both errors name `name`.
             Damaged: if a large file was changed since its digest was computed.
         """
         if isinstance(self.data, bytes):
