@@ -169,7 +169,12 @@ def _is_one_tile(segment: bytes, tile: Size) -> bool:
 
 def _decompositions(stream: bytes) -> int:
     """Return how often the size of a plain stream can be halved by its decoder."""
-    return stream[stream.index(struct.pack(">H", _CODING)) + 9]
+    place = 2
+    while True:
+        marker, length = struct.unpack_from(">HH", stream, place)
+        if marker == _CODING:
+            return stream[place + 9]
+        place += 2 + length
 
 
 def _is_simple_coding(segment: bytes) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tcgamirror.imaging.decode import OpenSlideTiles, Pixels, TileReader
-from tcgamirror.imaging.jpeg2000 import Jpeg2000Tiles, decode_as_openslide
+from tcgamirror.imaging.jpeg2000 import Jpeg2000Tiles, decode_as_openslide, decode_smaller
 from tcgamirror.imaging.single_level import write_single_level
 from tcgamirror.imaging.svs import Svs, TileTable
 from tcgamirror.model.errors import BadTile
@@ -121,6 +121,15 @@ class BlackTiles(TileReader):
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_streams_are_left_to_openslide(name: str) -> None:
     assert decode_as_openslide(OTHERS[name], J2K.tile, rgb=True) is None
+
+
+def test_a_comment_that_looks_like_the_coding_is_passed_over() -> None:
+    whole = jpeg_2000(num_resolutions=3)
+    size_end = 4 + int.from_bytes(whole[4:6], "big")
+    comment = b"\xff\x64\0\x10\0\1\xff\x52" + bytes(10)
+    stream = whole[:size_end] + comment + whole[size_end:]
+    expected = decode_smaller(whole, 4, rgb=True)
+    assert same(decode_smaller(stream, 4, rgb=True), expected)
 
 
 def test_subsampled_colours_are_left_to_openslide(capfd: pytest.CaptureFixture[str]) -> None:
