@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 BETTER = 1.3
-"""Least factor by which the bytes a second rise if a doubling of the slots paid.
+"""Least factor by which the bytes a second rise if a doubling of the slots paid; less for less.
 
 Even on a full link they rise by a fifth after the first slides, which also had to connect.
 """
@@ -55,7 +55,7 @@ class Slots:
     def _adapt(self, rate: float) -> None:
         if self._rest:
             self._rest -= 1
-        elif rate <= BETTER * self._rate:  # Also true if no bytes came.
+        elif rate <= self._rate * (1 + (BETTER - 1) * (self.count / self._former - 1)):
             self.count, self._rate, self._rest = self._former, 0.0, REST
         else:
             self._former, self._rate = self.count, rate

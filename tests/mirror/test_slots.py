@@ -48,6 +48,11 @@ def test_they_grow_to_the_most_while_the_network_is_slow_and_wide() -> None:
     assert Machine(seconds=3.0).counts(from_8_to_32, 48)[-1] == 32
 
 
+def test_they_grow_to_the_most_though_it_is_hardly_more() -> None:
+    machine = Machine(seconds=3.0)
+    assert machine.counts(lambda clock: Slots(8, 10, clock), 200)[-1] == 10
+
+
 def test_they_stay_where_the_cores_are_busy() -> None:
     assert set(Machine(seconds=0.4, core=0.1).counts(from_8_to_32, 200)) == {8}
     assert max(Machine(seconds=1.0, core=0.1).counts(from_8_to_32, 200)) == 16
