@@ -40,7 +40,7 @@ static bool write_all(int handle, const char *data, size_t size) {
     while (size) {
         ssize_t written = write(handle, data, size);
         if (written < 0 && errno == EINTR) continue;
-        if (written <= 0) return false;
+        if (written < 0) return false;
         data += written;
         size -= (size_t)written;
     }
