@@ -285,7 +285,8 @@ class StagedListing:
         """
         self._log(
             "changed",
-            "FROM temp.unlisted CROSS JOIN slides USING (file_name) JOIN images USING (file_name) "
+            "FROM temp.unlisted CROSS JOIN slides USING (file_name) "
+            "CROSS JOIN images USING (file_name) "
             f"WHERE upstream = 'changed' AND path IS NOT NULL AND NOT {CHANGE_IS_LOGGED}",
             "'its image is of an older file'",
         )
