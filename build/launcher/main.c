@@ -41,7 +41,7 @@ static bool full;
 
 bool because(const char *where, const char *what, int code) {
     size_t used = strlen(reasons);
-    full = full || code == ENOSPC || code == EDQUOT;
+    full = full || code == ENOSPC || code == EDQUOT || code == ENOMEM;
     snprintf(reasons + used, sizeof reasons - used, "%s%s: %s%s%s", used ? "; " : "", where, what,
              code && *what ? ": " : "", code ? strerror(code) : "");
     return false;

@@ -206,6 +206,9 @@ def test_a_damaged_executable_leaves_no_copy(home: Path, share: float) -> None:
 def test_little_memory_suffices(home: Path) -> None:
     little = ["prlimit", "--as=125000000"]
     assert starts(launched("--version", env={"HOME": str(home)}, before=little))
+    less = ["prlimit", "--as=60000000"]
+    refused = launched("--version", env={"TCGAMIRROR_CACHE": str(home / "new")}, before=less)
+    assert refused.code == 6 and "Cannot allocate memory" in refused.sentence
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="to be a user without processes needs root")
