@@ -59,6 +59,9 @@ HUNG_SECONDS = 30.0
 POLL_SECONDS = 1.0
 """Least seconds between two requests for the list of workers."""
 
+KEYS = "tcgamirror-"
+"""How the keys of our tasks begin."""
+
 RETRIES = 2
 """Retries of a slide whose worker closed; with `local:N`, also of one whose worker was lost."""
 
@@ -195,7 +198,7 @@ class DaskWorkers:
 
     def submit(self, slide: Slide) -> None:
         # For a key that it knows, Dask would give the earlier result.
-        key = f"tcgamirror-{uuid4().hex}"
+        key = f"{KEYS}{uuid4().hex}"
         begin = partial(self._client.submit, fetch, self._station, slide, key=key, retries=RETRIES)
         with self._translate_errors():
             future = self._call(begin)
@@ -317,6 +320,8 @@ class DaskWorkers:
     def _restart_hung(self, last_seen: dict[str, float], now: float) -> None:
         """Have the scheduler give other workers the slides of those without heartbeats.
 
+        A worker that has tasks or data of others is left to Dask.
+
         last_seen: times of the last heartbeats, by the scheduler's clock. `_heartbeats` has each
         with the time at which this process first saw it.
         """
@@ -329,10 +334,16 @@ class DaskWorkers:
         if hung:
             for name in hung:
                 del self._heartbeats[name]
+            shared = {
+                name
+                for held in (self._ask("processing"), self._ask("has_what"))
+                for name, keys in held.items()
+                if any(not str(key).startswith(KEYS) for key in keys)
+            }
             with suppress(TimeoutError):
                 self._ask(
                     "restart_workers",
-                    workers=hung,
+                    workers=[name for name in hung if name not in shared],
                     stimulus_id=self._station,
                     timeout=BRIEF_SECONDS,
                     wait_for_workers=False,

@@ -18,6 +18,10 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
+from tcgamirror.mirror import dask_executor
+from tcgamirror.mirror.dask_executor import DaskWorkers
+from tcgamirror.mirror.directory import Mirror
+from tcgamirror.system.interrupt import Shutdown
 from tests.gdc import Listed, StandIn
 from tests.support.command import BINARY, ended, inside, run, started, succeeded, surroundings
 from tests.support.mirrors import filled, images, made, rewrite, rows, says, until, updated
@@ -208,6 +212,29 @@ def test_a_worker_that_hangs_from_the_start_is_not_waited_for(
             assert ended(update, 90).code == code
     updated(root)
     assert is_same(root, alone)
+
+
+def test_a_hung_worker_is_removed_unless_it_has_tasks_of_others(
+    gdc: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask_executor, "HUNG_SECONDS", 3.0)
+    monkeypatch.setattr(dask_executor, "POLL_SECONDS", 0.2)
+    mirror = Mirror.find(made(tmp_path / "m", gdc, slides=1), above=False)
+    with (
+        cluster(tmp_path / "dask", workers=0) as dask,
+        Client(dask.address, set_as_default=False) as others,
+    ):
+        victim = dask.worker()
+        task = others.submit(time.sleep, 600)
+        until(lambda: any(others.processing().values()), 60)
+        workers = DaskWorkers(dask.address, mirror, Shutdown())
+        victim.send_signal(signal.SIGSTOP)
+        for _ in range(25):
+            workers.take_ended(0.2)
+        assert others.processing()
+        task.cancel()
+        until(lambda: workers.take_ended(0.2) == [] and not others.processing())
+        workers.close(1)
 
 
 def test_workers_that_answer_are_used_while_one_that_joins_hangs(
