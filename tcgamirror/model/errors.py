@@ -240,5 +240,5 @@ def lack_of_memory(error: BaseException) -> NoMemory | None:
         return None
     return NoMemory(
         "not enough memory. Allow more (ulimit -v, or --mem of a batch job), or work on fewer "
-        "slides at once (--workers 1)"
+        "slides at once (workers = 1 in tcgamirror.toml)"
     )
