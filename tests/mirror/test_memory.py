@@ -102,7 +102,9 @@ def test_what_needs_more_memory_says_so(carried: Path, tmp_path: Path, kilobytes
             assert is_told(result), (command, result)
 
 
-@pytest.mark.parametrize("kilobytes", [20_000, 60_000, *KILOBYTES, 400_000])
+@pytest.mark.parametrize(
+    "kilobytes", [pytest.param(20_000, marks=SOURCE_ONLY), 60_000, *KILOBYTES, 400_000]
+)
 def test_an_update_without_memory_says_so(
     tmp_path: Path, small_gdc: StandIn, kilobytes: int
 ) -> None:

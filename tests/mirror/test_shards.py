@@ -26,7 +26,16 @@ from tcgamirror.model.shard import Shard, shard_of
 from tcgamirror.model.slide import Target
 from tests.gdc import Fault, Listed, StandIn
 from tests.mirror.test_hard_times import mounted, small_disk
-from tests.support.command import BINARY, Result, ended, inside, run, started, succeeded, went_well
+from tests.support.command import (
+    FROM_WITHIN,
+    Result,
+    ended,
+    inside,
+    run,
+    started,
+    succeeded,
+    went_well,
+)
 from tests.support.mirrors import (
     column,
     images,
@@ -401,7 +410,7 @@ def test_a_rebuilt_catalogue_gets_the_records(waiting: Path) -> None:
     assert set(column(waiting, "select attempts from images")) == {1}
 
 
-@pytest.mark.skipif(BINARY in os.environ, reason="the run is interrupted from within")
+@FROM_WITHIN
 @pytest.mark.parametrize("removed", [False, True])
 def test_a_run_killed_while_it_removed_the_records_counts_nothing_twice(
     waiting: Path, monkeypatch: pytest.MonkeyPatch, removed: bool

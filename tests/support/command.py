@@ -18,11 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tcgamirror.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = "TCGAMIRROR_BINARY"
 """Names the environment variable that names the program to test instead of `main.py`."""
+
+FROM_WITHIN = pytest.mark.skipif(
+    BINARY in os.environ, reason="it changes the program from within, and not an executable"
+)
 
 ALMIGHTY = ("dac_override", "dac_read_search")
 """What lets root write what is read-only."""

@@ -19,7 +19,7 @@ from tcgamirror.transfer.archive.tar import TarWriter, tar_members
 from tcgamirror.transfer.content import FileContent
 from tcgamirror.transfer.destination import open_destination
 from tests.support.carrying import FORMS, exported, inside, unpacked
-from tests.support.command import run
+from tests.support.command import FROM_WITHIN, run
 from tests.support.mirrors import contents, images, rewrite, says
 from tests.support.publishing import change
 
@@ -153,6 +153,7 @@ def test_a_full_disk_leaves_no_export(root: Path, tmp_path: Path, ending: str) -
     assert path in images(unpacked(exported(root, dest), tmp_path / "out"))
 
 
+@FROM_WITHIN
 def test_only_another_disk_is_waited_for(
     mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

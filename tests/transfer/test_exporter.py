@@ -28,7 +28,7 @@ from tests.support.carrying import (
     other_pixels,
     unpacked,
 )
-from tests.support.command import ended, killed, run, started, succeeded
+from tests.support.command import FROM_WITHIN, ended, killed, run, started, succeeded
 from tests.support.mirrors import column, images, made, point_to, rewrite, rows, says, updated
 from tests.support.publishing import change
 
@@ -234,6 +234,7 @@ def test_images_that_may_be_replaced_are_waited_for_together(root: Path, tmp_pat
     assert column(tmp_path / "e", "select distinct path from mirror") == [None]
 
 
+@FROM_WITHIN
 def test_an_image_that_is_replaced_meanwhile_is_exported_with_its_row(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from tests.support.carrying import (
     refused,
     resummed,
 )
-from tests.support.command import inside, program, run, went_well
+from tests.support.command import FROM_WITHIN, inside, program, run, went_well
 from tests.support.mirrors import column, contents, images, rows
 from tests.support.publishing import change
 
@@ -95,6 +95,7 @@ def test_headers_of_any_length_are_not_read(root: Path, tmp_path: Path, kind: by
     assert "a header of 17,179,869,184 bytes" in refused(root, tar)
 
 
+@FROM_WITHIN
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.DIRTYPE])
 def test_headers_without_end_are_not_read(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes

@@ -29,7 +29,7 @@ from tests.support.carrying import (
     other_pixels,
     packed,
 )
-from tests.support.command import killed, run, started, succeeded
+from tests.support.command import FROM_WITHIN, killed, run, started, succeeded
 from tests.support.mirrors import (
     addresses,
     column,
@@ -344,6 +344,7 @@ def test_verify_raises_no_false_alarm_during_an_import(
     assert is_clean(root)
 
 
+@FROM_WITHIN
 @pytest.mark.parametrize(
     ("command", "forced"),
     [("import", "intake.sync_paths"), ("sync", "sync.target.sync_paths sync.target.sync_folder")],
@@ -370,6 +371,7 @@ def test_a_power_cut_leaves_no_place_without_its_image_and_no_row_without_its_pl
     assert is_clean(root)
 
 
+@FROM_WITHIN
 def test_a_disk_that_the_first_image_fills_is_reported(
     export: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
