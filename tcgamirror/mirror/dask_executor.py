@@ -60,7 +60,7 @@ POLL_SECONDS = 1.0
 """Least seconds between two requests for the list of workers."""
 
 KEYS = "tcgamirror-"
-"""How the keys of our tasks begin."""
+"""Prefix of the keys of our tasks."""
 
 RETRIES = 2
 """Retries of a slide whose worker closed; with `local:N`, also of one whose worker was lost."""

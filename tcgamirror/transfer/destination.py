@@ -33,7 +33,7 @@ def open_destination(
     """Yield a folder for the catalogue of an export, and the export's destination.
 
     A file or directory gets the name `dest` when the block ends without an error. The next export
-    resumes a killed one to a directory, and writes an archive anew.
+    resumes a killed one to a directory, and starts an archive again.
 
     Args:
         dest: None for standard output.

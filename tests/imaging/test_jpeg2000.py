@@ -82,7 +82,7 @@ STREAMS = [
 def test_damaged_streams_are_as_openslide_has_them(
     compression: Compression, by_openslide: ByOpenSlide, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What is decoded has OpenSlide's pixels; what OpenSlide refuses is not."""
+    """Decoded streams have OpenSlide's pixels; those that it refuses are not decoded."""
     rng = np.random.default_rng(6)
     decoded = refused = 0
     for number in range(400):

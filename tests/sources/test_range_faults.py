@@ -56,7 +56,7 @@ HASTY = replace(SHORT, first_byte=1.5)
 COARSE = Target(mpp=None, max_size=400)
 BASE = Target(mpp=None, max_size=2603)
 REQUESTS = 7
-"""Of a fetch of the base: the header, the file's end, two directories, its tiles in three parts."""
+"""Requests of a base: the header, the file's end, two directories, its tiles in three parts."""
 
 SEEN: dict[Kind, type[NetworkError]] = {
     "403": Refused,
