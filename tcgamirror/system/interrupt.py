@@ -10,6 +10,7 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
 from types import FrameType
@@ -33,6 +34,13 @@ class Deadline:
     @property
     def is_reached(self) -> bool:
         return time.monotonic() >= self.end
+
+
+def set_handler(handler: Callable[[int, FrameType | None], object]) -> None:
+    """Set what SIGINT and SIGTERM do, unless they are ignored, as SIGINT is for `command &`."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 class Shutdown:
@@ -77,13 +85,11 @@ class Shutdown:
     def install_handlers(self) -> None:
         """Have SIGINT request a shutdown and SIGTERM force one. For the main thread."""
         start_thread(self._set_stop_on_signal, "shutdown")
-        signal.signal(signal.SIGINT, self._handle)
-        signal.signal(signal.SIGTERM, self._handle)
+        set_handler(self._handle)
 
     def restore_handlers(self) -> None:
         """Have both signals raise KeyboardInterrupt. Raises Interrupted if one came before."""
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        set_handler(signal.default_int_handler)
         if self.requested:
             raise Interrupted("interrupted")
 

@@ -23,6 +23,7 @@ from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 
 from tcgamirror.model.errors import ExitCode, UsageError
+from tcgamirror.system.interrupt import set_handler
 from tcgamirror.web.app import Site
 from tcgamirror.web.snapshot import Snapshots
 
@@ -151,8 +152,7 @@ def serve(root: Path, host: str, port: int, announce: Callable[[str, bool], None
             # waitress's loop ends in order only by this exception.
             raise KeyboardInterrupt
 
-        signal.signal(signal.SIGINT, stop)
-        signal.signal(signal.SIGTERM, stop)
+        set_handler(stop)
         try:
             assert server.socket is not None
             address, number = server.socket.getsockname()[:2]

@@ -31,6 +31,24 @@ def test_a_signal_inside_the_events_lock_blocks_nothing(signals: list[str]) -> N
     subprocess.run(words, timeout=30, check=True)
 
 
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    code = """
+import signal
+from tcgamirror.system.interrupt import Shutdown
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+shutdown = Shutdown()
+shutdown.install_handlers()
+signal.raise_signal(signal.SIGINT)
+assert not shutdown.requested
+shutdown.restore_handlers()
+signal.raise_signal(signal.SIGINT)
+shutdown.install_handlers()
+signal.raise_signal(signal.SIGTERM)
+assert shutdown.requested
+"""
+    subprocess.run([sys.executable, "-c", code], timeout=30, check=True)
+
+
 def test_a_press_waits_for_what_is_in_hand_and_the_next_one_does_not() -> None:
     shutdown = Shutdown()
     shutdown.in_flight = 1
