@@ -121,6 +121,8 @@ def _archive_file(part: Path, dest: Path) -> Iterator[TarWriter]:
                 yield archive
             file.flush()
             os.fsync(file.fileno())
+            # Another program may have put a file there meanwhile.
+            _check_free(dest)
             part.rename(dest)
             sync_folder(dest.absolute().parent)
         finally:

@@ -69,6 +69,14 @@ def test_an_impossible_export_writes_nothing(mirror: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("ending", FORMS)
+def test_what_comes_to_lie_there_meanwhile_stays(mirror: Path, tmp_path: Path, ending: str) -> None:
+    dest = tmp_path / f"e{ending}"
+    with pytest.raises(UsageError, match=str(dest)), open_destination(dest, mirror, 0):
+        dest.write_text("a person's")
+    assert dest.read_text() == "a person's"
+
+
+@pytest.mark.parametrize("ending", FORMS)
 def test_what_no_export_left_is_in_the_way(mirror: Path, tmp_path: Path, ending: str) -> None:
     other = shutil.copytree(mirror, tmp_path / f"e{ending}.part")
     assert (other / ".lock").is_file()
