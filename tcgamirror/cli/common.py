@@ -89,7 +89,7 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
         raise UsageError(f"{path.absolute().parent}: no such directory. Make it first")
     check_not_own(path)
     try:
-        with atomic_write(path) as file:
+        with atomic_write(path, shared=True) as file:
             yield file
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error

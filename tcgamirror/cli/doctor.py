@@ -71,7 +71,7 @@ def _write_report(path: Path, lines: Sequence[str]) -> None:
     for home in sorted({str(user), str(user.resolve())}, key=len, reverse=True):
         if home != "/":
             report = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", report)
-    with atomic_write(path) as file:
+    with atomic_write(path, shared=True) as file:
         file.write(report.encode("utf-8", "backslashreplace"))
 
 

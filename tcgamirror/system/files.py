@@ -66,14 +66,18 @@ def partial_path(path: str) -> str:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, *, shared: bool = False) -> Iterator[BinaryIO]:
     """Write a file that replaces `path` when the block ends without an error.
 
     The bytes go to a partial file beside it, which is forced to the disk and then renamed. A crash
     at any instant leaves either the old file or the whole new one. Missing directories are made.
     Raises as `disk_errors` does.
+
+    Args:
+        shared: Other processes may write the file at the same time; the last one replaces it.
     """
-    part = Path(partial_path(str(path)))
+    # Of two processes with one partial file, the first would rename what the second still writes.
+    part = Path(partial_path(f"{path}.{os.getpid()}" if shared else str(path)))
     with disk_errors(path):
         make_folder(path.parent)
         # A killed run may have left a part there, and "x" below refuses whatever exists.
@@ -150,7 +154,12 @@ def sync(handle: int) -> None:
 
 def sync_folder(path: Path) -> None:
     """Force a directory, or a file, to the disk, where the file system supports it."""
-    folder = os.open(path, os.O_RDONLY)
+    try:
+        folder = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        # A directory that may be written and not read cannot be opened. All disks are flushed.
+        os.sync()
+        return
     try:
         sync(folder)
     except OSError as error:

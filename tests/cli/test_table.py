@@ -23,9 +23,10 @@ import openslide
 import pytest
 
 from tcgamirror.cli.commands import CHOICES, COMMANDS
+from tcgamirror.cli.common import replace_file
 from tcgamirror.mirror import tables
 from tests.gdc import Listed, StandIn
-from tests.support.command import Result, inside, on_a_terminal, surroundings, went_well
+from tests.support.command import Result, inside, on_a_terminal, run, surroundings, went_well
 from tests.support.crowd import crowd
 from tests.support.documents import PAGES
 from tests.support.mirrors import column, contents, filled, rows, says
@@ -321,6 +322,19 @@ def test_a_file_holds_what_is_printed(mirror: Path, tmp_path: Path, kind: str) -
         result = to_file(mirror, kind, path)
         assert result.out == f"{path}: 6 rows\n"
     assert path.read_text(encoding="utf-8") == inside("--mirror", mirror, "table", kind).out
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_processes_write_one_file(mirror: Path, tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    words = ("--mirror", mirror, "table", "mirror", "--output", path)
+    with replace_file(path) as file:
+        file.write(b"half")
+        file.flush()
+        assert run(*words).code == 0
+        assert path.read_text() == went_well(*words[:-2]).out
+        file.write(b" and whole")
+    assert path.read_bytes() == b"half and whole"
     assert list(tmp_path.iterdir()) == [path]
 
 

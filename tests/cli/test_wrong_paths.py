@@ -141,6 +141,18 @@ def test_a_mirror_may_be_looked_at_without_writing(mirror: Path, name: str, mode
     assert (shown.code, "2 done" in shown.out) == (0, True)
 
 
+@pytest.mark.parametrize("words", ["table mirror --output", "lock", "export"])
+@pytest.mark.parametrize("name", ["x", "x.tar"])
+def test_a_folder_that_may_only_be_written_is_written_to(
+    mirror: Path, tmp_path: Path, words: str, name: str
+) -> None:
+    (tmp_path / "in").mkdir(mode=0o333)
+    made = run("--mirror", mirror, *words.split(), tmp_path / "in" / name, by=ordinary())
+    (tmp_path / "in").chmod(0o755)
+    assert (made.code, made.err) == (0, "")
+    assert [path.name for path in (tmp_path / "in").iterdir()] == [name]
+
+
 def test_lost_settings_are_written_again_by_init(mirror: Path) -> None:
     (mirror / "tcgamirror.toml").unlink()
     (mirror / "gallery").mkdir()
