@@ -7,18 +7,23 @@ path or a URL is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from tcgamirror.model import fields
 from tcgamirror.model.errors import WrongContent
 from tcgamirror.model.slide import SLIDE_SUFFIX, Barcode, Kind, Listing, Slide
 from tcgamirror.model.text import display_url
+from tcgamirror.system.parallel import in_batches
 
 PAGE_SIZE = 1000
 """Hits of one request; much larger pages time out."""
+
+PAGES_AT_ONCE = 3
+"""Pages requested at the same time; one more connection is left to other requests."""
 
 MAX_HITS = 10_000_000
 """Hits of a plausible listing; TCGA has 30,000 slides."""
@@ -52,6 +57,7 @@ _PAGE_BYTES = 1 << 20
 _HIT_BYTES = 1 << 14
 
 Part = Mapping[str, object]
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -61,6 +67,15 @@ class JsonClient(Protocol):
     def json(
         self, url: str, *, payload: Mapping[str, object] | None = None, limit: int
     ) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """A page of hits. seen: hits of this page and those before. total: hits of all pages."""
+
+    items: list[Item]
+    seen: int
+    total: int
 
 
 class _ListingChanged(WrongContent, fault=WrongContent.fault):
@@ -127,16 +142,14 @@ def stream_slides(
 
 def read_first_slides(client: JsonClient, api: str, count: int) -> tuple[list[Slide], int]:
     """Return the first open TCGA slides by file_id, and the number of all."""
-    url = f"{api}/files"
-    hits, total = next(read_pages(client, url, count))
-    return list(_slides_of(url, hits)), total
+    page = next(read_pages(client, f"{api}/files", _slides_of, count))
+    return page.items, page.total
 
 
 def find_slides(client: JsonClient, api: str, field: str, values: Sequence[str]) -> Iterator[Slide]:
     """Yield the open TCGA slides with one of these values in a field, such as `file_id`."""
-    url = f"{api}/files"
-    for hits in read_batches(client, url, field, values, _FIELDS):
-        yield from _slides_of(url, hits)
+    for page in read_batches(client, f"{api}/files", _slides_of, field, values, _FIELDS):
+        yield from page.items
 
 
 def read_latest_versions(client: JsonClient, api: str, file_ids: Sequence[str]) -> dict[str, str]:
@@ -160,17 +173,15 @@ def _slides(
     client: JsonClient, api: str, page_size: int, on_page: Callable[[int, int], None] | None
 ) -> Iterator[Slide]:
     url = f"{api}/files"
-    count = 0
     seen: set[str] = set()
-    for hits, total in read_pages(client, url, page_size):
-        for slide in _slides_of(url, hits):
+    for page in read_pages(client, url, _slides_of, page_size):
+        for slide in page.items:
             if slide.file_id in seen:
                 raise WrongContent(f"{display_url(url)} lists the file {slide.file_id} twice")
             seen.add(slide.file_id)
             yield slide
-        count += len(hits)
         if on_page is not None:
-            on_page(count, total)
+            on_page(page.seen, page.total)
     if not seen:
         raise WrongContent(f"{display_url(url)} lists no TCGA slide at all")
 
@@ -192,42 +203,65 @@ def _slides_of(url: str, hits: Sequence[Part]) -> Iterator[Slide]:
 def read_pages(
     client: JsonClient,
     url: str,
+    parse: Callable[[str, Sequence[Part]], Iterable[Item]],
     page_size: int,
     filters: Mapping[str, list[str]] = MappingProxyType({}),
     field_names: Sequence[str] = _FIELDS,
-) -> Iterator[tuple[list[Part], int]]:
-    """Yield the hits of each page with the total, until all hits were read.
+) -> Iterator[Page[Item]]:
+    """Yield all pages in order; PAGES_AT_ONCE of them are requested at the same time.
 
-    filters: added to those of open TCGA slides. field_names: fields of each hit.
+    Args:
+        parse: returns the items of hits; called with the URL and the hits of a page.
+        filters: added to those of open TCGA slides.
+        field_names: fields of each hit.
     """
-    first_total: int | None = None
-    seen = 0
-    while first_total is None or seen < first_total:
-        request = _request(page_size, seen, filters, field_names)
+
+    def read(start: int) -> tuple[list[Item], int, int]:
+        """Return the page's items, and the numbers of its hits and of all."""
+        request = _request(page_size, start, filters, field_names)
         answer = client.json(url, payload=request, limit=_PAGE_BYTES + page_size * _HIT_BYTES)
         hits, total = _page(url, answer)
-        if first_total is None:
-            first_total = total
-        elif total != first_total:
+        return list(parse(url, hits)), len(hits), total
+
+    first = read(0)
+    _, size, first_total = first
+    # A server may give fewer hits than requested.
+    starts = range(size, first_total, size) if size else ()
+    batches = in_batches(read, starts, at_once=PAGES_AT_ONCE, batch_size=1) if starts else ()
+    seen = 0
+    for items, count, total in chain([first], (page for ((_, page),) in batches)):
+        if total != first_total:
             raise _ListingChanged(
                 f"{display_url(url)}: {first_total} files became {total} while it was read"
             )
-        seen += len(hits)
+        seen += count
         if seen > total:
             raise WrongContent(f"{display_url(url)} lists more files than its total of {total}")
-        if not hits and seen < total:
-            raise WrongContent(f"{display_url(url)} lists {seen} files, but has a total of {total}")
-        yield hits, total
+        yield Page(items, seen, total)
+    if seen < first_total:
+        raise WrongContent(
+            f"{display_url(url)} lists {seen} files, but has a total of {first_total}"
+        )
 
 
 def read_batches(
-    client: JsonClient, url: str, field: str, values: Sequence[str], field_names: Sequence[str]
-) -> Iterator[list[Part]]:
-    """Yield the hits with one of these values in a field, such as `file_id`."""
+    client: JsonClient,
+    url: str,
+    parse: Callable[[str, Sequence[Part]], Iterable[Item]],
+    field: str,
+    values: Sequence[str],
+    field_names: Sequence[str],
+) -> Iterator[Page[Item]]:
+    """Yield pages of hits with one of these values in a field, such as `file_id`.
+
+    Their total is that of the values.
+    """
+    seen = 0
     for start in range(0, len(values), VALUES_PER_REQUEST):
         filters = {field: list(values[start : start + VALUES_PER_REQUEST])}
-        for hits, _ in read_pages(client, url, PAGE_SIZE, filters, field_names):
-            yield hits
+        for page in read_pages(client, url, parse, PAGE_SIZE, filters, field_names):
+            yield Page(page.items, seen + page.seen, len(values))
+        seen += page.seen
 
 
 def count_files(client: JsonClient, api: str) -> Iterator[tuple[str, int]]:

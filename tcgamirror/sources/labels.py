@@ -51,18 +51,19 @@ def read_labels(
     """
     url = f"{api}/files"
     if file_ids is None:
-        pages = gdc.read_pages(client, url, page_size, field_names=_FIELDS)
+        pages = gdc.read_pages(client, url, _labels_of_hits, page_size, field_names=_FIELDS)
     else:
-        batches = gdc.read_batches(client, url, "file_id", file_ids, _FIELDS)
-        pages = ((hits, len(file_ids)) for hits in batches)
-    seen = 0
-    for hits, total in pages:
-        for hit in hits:
-            file_name = fields.file_name(hit.get("file_name"))
-            if file_name is not None:
-                yield labels_of(file_name, hit)
-        seen += len(hits)
-        on_page(seen, total)
+        pages = gdc.read_batches(client, url, _labels_of_hits, "file_id", file_ids, _FIELDS)
+    for page in pages:
+        yield from page.items
+        on_page(page.seen, page.total)
+
+
+def _labels_of_hits(_url: str, hits: Sequence[Part]) -> Iterator[SlideLabels]:
+    for hit in hits:
+        file_name = fields.file_name(hit.get("file_name"))
+        if file_name is not None:
+            yield labels_of(file_name, hit)
 
 
 def labels_of(file_name: str, hit: Part) -> SlideLabels:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -74,12 +76,32 @@ def test_all_pages_are_read_in_order(at_most: int, starts: list[int]) -> None:
     assert listing.release == "Data Release 45.0 - December 04, 2025"
     assert [slide.file_id for slide in listing.slides] == [str(UUID(int=n)) for n in range(1, 8)]
     assert progress == [(count, 7) for count in (*starts[1:], 7)]
-    assert [request["from"] for request in server.requests] == starts
+    assert sorted(str(request["from"]) for request in server.requests) == list(map(str, starts))
     assert {request["sort"] for request in server.requests} == {"file_id:asc"}
     filters = json.dumps(server.requests[0]["filters"])
     for word in ("TCGA", "Slide Image", "Diagnostic Slide", "Tissue Slide", "open"):
         assert f'"{word}"' in filters
     assert "md5sum" in str(server.requests[0]["fields"]).split(",")
+
+
+def test_pages_are_requested_at_the_same_time_and_few_in_advance() -> None:
+    hits = list(map(hit, range(1, 41)))
+    together = threading.Barrier(gdc.PAGES_AT_ONCE)
+    starts: list[int] = []
+
+    def pages(start: int, size: int) -> object:
+        starts.append(start)
+        if start:
+            together.wait(10)
+        # The later of these pages arrive first.
+        time.sleep(0.01 * (-start % 3))
+        return page(hits[start : start + size], len(hits))
+
+    slides = gdc.stream_slides(Scripted(pages), API, iter, page_size=1)
+    assert next(slides).file_id == hits[0]["file_id"]
+    assert next(slides).file_id == hits[1]["file_id"]
+    assert len(starts) <= 1 + 3 * gdc.PAGES_AT_ONCE
+    assert [slide.file_id for slide in slides] == [each["file_id"] for each in hits[2:]]
 
 
 def test_every_field_of_a_hit_becomes_the_slides() -> None:
