@@ -13,9 +13,9 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from http.client import HTTPResponse
 from http.cookiejar import DefaultCookiePolicy
+from ssl import SSLEOFError
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -164,8 +164,13 @@ class BoundedConnection(HTTPConnection):
         rest = memoryview(data)
         while rest:
             self._exchange.check()
-            with suppress(TimeoutError):
+            try:
                 rest = rest[self.sock.send(rest) :]
+            except TimeoutError:
+                continue
+            except SSLEOFError as error:
+                # As without TLS: urllib3 then reads the answer that came before the end.
+                raise BrokenPipeError(*error.args) from error
 
     def _new_conn(self) -> socket.socket:
         # One second more, so that the exchange's limit ends first: its error names the server.

@@ -18,7 +18,7 @@ import pytest
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.refresh import open_client
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.model.errors import Interrupted, Timeout, Unreachable, UsageError
+from tcgamirror.model.errors import Interrupted, Refused, Timeout, Unreachable, UsageError
 from tcgamirror.model.slide import Target
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.timeouts import Timeouts
@@ -288,6 +288,26 @@ def test_a_stop_is_seen_while_a_body_is_written_to_a_connection_used_again(
         with within(2), pytest.raises(Interrupted, match="while asking"):
             asking.result()
         assert server.connections == 1
+
+
+class Refuses(Listener):
+    """A server that refuses a request, and closes the connection, before it has read it all."""
+
+    def converse(self, client: socket.socket) -> None:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.recv(1000)
+        client.sendall(head("413 Too Large", "Content-Length: 2", "Connection: close") + b"{}")
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_refusal_is_read_though_not_all_was_sent(certificate: Path, scheme: str) -> None:
+    with (
+        Refuses(certificate if scheme == "https" else None) as server,
+        HttpClient(timeouts=replace(QUICK, tries=1)) as client,
+        pytest.raises(Refused, match="413"),
+    ):
+        client.json(f"{scheme}://127.0.0.1:{server.port}/", payload={"x": "x" * (8 << 20)})
 
 
 def test_after_a_stop_nothing_more_is_asked() -> None:
