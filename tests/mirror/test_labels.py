@@ -36,7 +36,10 @@ def gdc(files: list[Listed]) -> Iterator[StandIn]:
 
 @pytest.fixture
 def root(tmp_path: Path, gdc: StandIn) -> Path:
-    return made(tmp_path / "m", gdc, slides=12)
+    """A mirror that waits for pages of a thousand slides, which take a busy machine seconds."""
+    root = made(tmp_path / "m", gdc, slides=12)
+    rewrite(root, "^(first_byte|stall) = .*\n(.*\n)?", "first_byte = 60.0\nstall = 60.0\n")
+    return root
 
 
 def asked(gdc: StandIn, root: Path, *options: str) -> list[str]:
@@ -104,7 +107,6 @@ def test_interrupted_labels_are_resumed(root: Path, gdc: StandIn, number: signal
     rewrite(root, "^labels = .*", "labels = false")
     went_well("--mirror", root, "refresh")
     rewrite(root, "^labels = .*", "labels = true")
-    rewrite(root, "^(first_byte|stall) = .*\n(.*\n)?", "first_byte = 60.0\nstall = 60.0\n")
     gdc.clear()
     gdc.faults.add(Fault("/files", "stall", hold=60.0))
     with started("--mirror", root, "refresh") as refresh:
