@@ -142,8 +142,10 @@ bool unpack(const char *folder, const char *copy) {
     if (fault) return because(folder, "", fault);
     sync_folder(fresh);
     /* A copy that is not whole is removed; a whole one, which another run made, stays. */
-    if (!is_whole(copy) && rename(copy, old) == 0) remove_tree(old);
+    bool is_old = !is_whole(copy) && rename(copy, old) == 0;
     int code = rename(fresh, copy) < 0 ? errno : 0;
+    /* Only now, because without locks it may be another run's, which has just begun to use it. */
+    if (is_old) remove_tree(old);
     if (code) remove_tree(fresh);
     return is_whole(copy) || because(folder, "", code ? code : EIO);
 }

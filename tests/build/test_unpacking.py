@@ -47,7 +47,11 @@ def test_one_copy_is_made_and_used_again(home: Path, cache: Path) -> None:
     assert copies(cache) == [copy] and (copy / "libc.so.6").stat().st_ino == made
 
 
-def test_many_first_runs_at_once_share_one_copy(home: Path) -> None:
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_many_first_runs_at_once_share_one_copy(home: Path, has_locks: bool) -> None:
+    if not has_locks:
+        (home / ".cache" / "tcgamirror" / "lock").mkdir(0o700, parents=True)
+        (home / ".cache" / "tcgamirror").chmod(0o700)
     env = {"HOME": str(home)}
     runs = [
         subprocess.Popen([PROGRAM, "--version"], env=env, stdout=subprocess.PIPE) for _ in range(6)
