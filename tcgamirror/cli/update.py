@@ -121,7 +121,7 @@ def _forecast_lines(forecast: Forecast) -> Iterator[str]:
         size = f"about {text.format_bytes(forecast.bytes)}"
     if forecast.seconds is not None:
         seconds = f"about {text.format_duration(forecast.seconds)}"
-    by = "no images of before tell more"
+    by = "nothing was fetched yet to tell by"
     if forecast.measured:
         by = "measured by earlier runs"
         if None in (forecast.bytes, forecast.seconds):

@@ -116,7 +116,7 @@ def from_manifest(
     """
     known = catalogue.fact(_MANIFEST)
     if known is not None and not path.exists():
-        warn(f"the manifest {path} is gone: its listing of before is kept")
+        warn(f"the manifest {path} is gone: its last listing is kept")
         return None
     now = read_identity(path)
     if now == known:
