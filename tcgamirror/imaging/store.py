@@ -22,7 +22,12 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Store:
-    """The image files of one mirror."""
+    """The image files of one mirror.
+
+    scratch: Directory of images that are being written; None for that of each image.
+    """
+
+    scratch: Path | None = None
 
     def __init__(self, folder: Path, form: ImageFormat) -> None:
         self.folder = folder
@@ -76,7 +81,7 @@ class Store:
             return build_metadata(slide, source, pyramid, rendition, reader.count_patched())
 
         pixels_sha256 = None
-        with atomic_write(file) as out, turn or nullcontext():
+        with atomic_write(file, self.scratch) as out, turn or nullcontext():
             if self.form is ImageFormat.TIFF and reader.stored is not None:
                 write_copied_tiff(out, reader.stored, mpp, metadata)
             else:

@@ -6,11 +6,10 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.imaging.store import Store
@@ -30,12 +29,9 @@ from tcgamirror.net.client import HttpClient
 from tcgamirror.sources import gdc
 from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.workspace import Workspace
-from tcgamirror.system.files import disk_errors, make_folder, sync_folder
+from tcgamirror.system.files import disk_errors, make_folder
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.lock import Lock
-
-if TYPE_CHECKING:
-    from tcgamirror.imaging.level_reader import LevelReader
 
 _BARCODE = re.compile(r"TCGA-\w{2}-\w{4}(-[\w-]+(\.[\w-]+)?)?", re.ASCII | re.IGNORECASE)
 _CASE_LENGTH = len("TCGA-3C-AALI")
@@ -187,28 +183,6 @@ class _Output(Store):
         return self.names.get(slide.file_name, "")
 
 
-class _ScratchStore(_Output):
-    """The same image files, each written in a scratch folder first."""
-
-    def __init__(self, scratch: Path, output: _Output) -> None:
-        super().__init__(scratch, output.form, output.names)
-        self._output = output.folder
-
-    def write(
-        self,
-        slide: Slide,
-        source: str,
-        reader: LevelReader,
-        turn: AbstractContextManager[None] | None = None,
-    ) -> Picture:
-        """Write the slide's image, and move it to its place in one step."""
-        picture = super().write(slide, source, reader, turn)
-        with disk_errors(self._output):
-            (self.folder / picture.path).replace(self._output / picture.path)
-            sync_folder(self._output)
-        return picture
-
-
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
     """Make and lock a scratch folder in the output folder, and remove it at the end."""
@@ -284,8 +258,8 @@ def _fetch(
         remedy = "Free some, or name a directory on a larger disk by -o"
         workspace = Workspace(scratch, None, shutdown.stop, remedy=remedy)
         origins = Origins(settings.api, settings.bucket)
-        store = _ScratchStore(scratch, output)
-        ladder = build_ladder(settings, store, client, origins, workspace)
+        output.scratch = scratch
+        ladder = build_ladder(settings, output, client, origins, workspace)
         workers = worker_bounds(settings)
         away = partial(is_away, client, settings.api)
         dispatcher = Dispatcher(Threads(ladder, Slots(*workers)), progress, shutdown, away)

@@ -66,7 +66,9 @@ def partial_path(path: str) -> str:
 
 
 @contextmanager
-def atomic_write(path: Path, *, shared: bool = False) -> Iterator[BinaryIO]:
+def atomic_write(
+    path: Path, scratch: Path | None = None, *, shared: bool = False
+) -> Iterator[BinaryIO]:
     """Write a file that replaces `path` when the block ends without an error.
 
     The bytes go to a partial file beside it, which is forced to the disk and then renamed. A crash
@@ -74,10 +76,12 @@ def atomic_write(path: Path, *, shared: bool = False) -> Iterator[BinaryIO]:
     Raises as `disk_errors` does.
 
     Args:
+        scratch: Directory of the partial file, on the same disk.
         shared: Other processes may write the file at the same time; the last one replaces it.
     """
     # Of two processes with one partial file, the first would rename what the second still writes.
-    part = Path(partial_path(f"{path}.{os.getpid()}" if shared else str(path)))
+    name = f"{path.name}.{os.getpid()}" if shared else path.name
+    part = Path(partial_path(str((scratch or path.parent) / name)))
     with disk_errors(path):
         make_folder(path.parent)
         # A killed run may have left a part there, and "x" below refuses whatever exists.
