@@ -11,7 +11,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedRandom, BufferedReader, FileIO
+from io import BufferedRandom, BufferedReader, BytesIO, FileIO
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -221,7 +221,7 @@ def file_digest(
 
 
 def open_file_digest(
-    file: FileIO | BufferedReader | BufferedRandom,
+    file: FileIO | BufferedReader | BufferedRandom | BytesIO,
     algorithm: Literal["md5", "sha256"],
     on_bytes: Callable[[int], None] | None = None,
 ) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import threading
 from collections.abc import Callable
 from io import BufferedRandom, BufferedReader, BytesIO, FileIO
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol
 
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import are_different
@@ -32,7 +31,9 @@ BATCH_BYTES = 64 << 20
 """Bytes of images after which all of them are forced to the disk."""
 
 _IN_MEMORY = 1 << 20
-"""Largest image that is read whole. A larger one is read in pieces, and its header once more."""
+"""Largest image that is checked before it is written; a larger one is read again for that."""
+
+_Content = BufferedRandom | BufferedReader | BytesIO
 
 Check = Callable[[BinaryIO, Image], object]
 """Raises Damaged if an open image with the right digest differs from its row in another way."""
@@ -75,24 +76,36 @@ def fetch_to_partial(source: ImageSource, image: Image, part: str, check: Check)
     The file is removed after NotFound, Damaged or ChecksumMismatch.
     """
     try:
-        with BufferedRandom(FileIO(_open_partial(part), "r+"), PIECE) as file:
-            size = file.seek(0, os.SEEK_END)
-            # A part may be of an older image.
-            tries = 2 if 0 < size < image.bytes else 1
-            while not _is_checked(file, image, check):
-                if not tries:
-                    raise ChecksumMismatch(
-                        f"{image.path}: its digest differs from the catalogue's. Run tcgamirror "
-                        "verify --repair in the mirror that it comes from"
-                    )
-                if size and tries == 1:
-                    file.truncate(0)
-                tries -= 1
-                source.fetch(image, file)
-                file.flush()
+        with FileIO(_open_partial(part), "r+") as file:
+            if image.bytes > _IN_MEMORY:
+                with BufferedRandom(file, PIECE) as buffered:
+                    _fetch(source, image, buffered, check)
+            else:
+                content = BytesIO(file.read(image.bytes))
+                _fetch(source, image, content, check)
+                file.seek(0)
+                file.truncate()
+                file.write(content.getbuffer())
     except (NotFound, Damaged, ChecksumMismatch):
         Path(part).unlink(missing_ok=True)
         raise
+
+
+def _fetch(source: ImageSource, image: Image, file: _Content, check: Check) -> None:
+    """Have `file`, which may hold some of the image, hold all of it."""
+    size = file.seek(0, os.SEEK_END)
+    # A part may be of an older image.
+    tries = 2 if 0 < size < image.bytes else 1
+    while not _is_checked(file, image, check):
+        if not tries:
+            raise ChecksumMismatch(
+                f"{image.path}: its digest differs from the catalogue's. Run tcgamirror "
+                "verify --repair in the mirror that it comes from"
+            )
+        if size and tries == 1:
+            file.truncate(0)
+        tries -= 1
+        source.fetch(image, file)
 
 
 def _open_partial(part: str) -> int:
@@ -107,19 +120,14 @@ def _open_partial(part: str) -> int:
     return os.open(part, flags, 0o644)
 
 
-def _is_checked(file: BufferedReader | BufferedRandom, image: Image, check: Check) -> bool:
+def _is_checked(file: _Content, image: Image, check: Check) -> bool:
     """Return whether an open file has the image's size and digest. If it has, `check` it."""
-    if os.fstat(file.fileno()).st_size != image.bytes:
+    if file.seek(0, os.SEEK_END) != image.bytes:
         return False
     file.seek(0)
-    if image.bytes > _IN_MEMORY:
-        content, digest = cast("BinaryIO", file), open_file_digest(file, "sha256")
-    else:
-        data = file.read(image.bytes)
-        content, digest = BytesIO(data), hashlib.sha256(data).hexdigest()
-    if digest != image.sha256:
+    if open_file_digest(file, "sha256") != image.sha256:
         return False
-    check(content, image)
+    check(file, image)
     return True
 
 
