@@ -84,8 +84,8 @@ class Image:
         """Return the image that a row of `images` records. Raises sqlite3.DataError for none."""
         texts = [row[column] or "" for column in ("file_name", "path", "sha256")]
         counts = [row[column] or 0 for column in ("bytes", "width", "height")]
-        are_counts = (isinstance(count, int) and count >= 0 for count in counts)
-        if not (all(isinstance(text, str) for text in texts) and all(are_counts)):
+        are_typed = {*map(type, texts)} == {str} and {*map(type, counts)} == {int}
+        if not are_typed or min(map(int, counts)) < 0:
             raise sqlite3.DataError(f"{texts[1]!r:.80} of {counts[0]!r:.80} bytes is not an image")
         name, path, sha256 = map(str, texts)
         size, width, height = map(int, counts)

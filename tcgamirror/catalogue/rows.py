@@ -368,7 +368,7 @@ def _add_sampled(
 
     def ranked() -> Iterator[Row]:
         last = max(ranks, default=0)
-        for row in theirs.sampled():
+        for row in sorted(theirs.rows("sample"), key=lambda row: int(row["rank"] or 0)):
             if row["file_name"] in ours:
                 continue
             rank = int(row["rank"] or 0)
@@ -393,7 +393,7 @@ def set_upstream(
     """Set the upstream state of those slides that are listed."""
     connection.executemany(
         f"UPDATE slides SET upstream = '{upstream}' "
-        "WHERE file_name = ? AND upstream IN ('current', 'changed')",
+        f"WHERE file_name = ? AND upstream IN ('current', 'changed') AND upstream <> '{upstream}'",
         ((name,) for name in names),
     )
 

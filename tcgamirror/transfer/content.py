@@ -72,7 +72,7 @@ class FileContent(NamedTuple):
             self.data.close()
 
 
-def read_content(path: Path, sha256: str | None = None) -> FileContent | None:
+def read_content(path: str | Path, sha256: str | None = None) -> FileContent | None:
     """Return the content of the file at `path`.
 
     Args:

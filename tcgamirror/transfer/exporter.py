@@ -188,7 +188,7 @@ class _Export:
         """Return the content of an image to write in order, else whether the export has it now."""
         if self.destination.holds(image):
             return True
-        content = read_content(self.mirror.root / image.path, image.sha256)
+        content = read_content(f"{self.mirror.root}/{image.path}", image.sha256)
         if content is None or self.destination.in_order:
             return content or False
         self.destination.write(image.path, content)

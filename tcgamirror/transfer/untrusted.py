@@ -156,6 +156,11 @@ class UntrustedCatalogue:
             rows = self._connection.execute(f"SELECT file_name FROM {table}")
             return {name for (name,) in rows}
 
+    def md5s(self) -> dict[str, str | None]:
+        """Return the md5 of every slide by its file name."""
+        with self._translated():
+            return dict(self._connection.execute("SELECT file_name, md5 FROM slides"))
+
     def listed(self) -> Iterator[Row]:
         """Yield every slide of the last listing, in its order."""
         where = "slides WHERE upstream IN ('current', 'changed') ORDER BY position"
@@ -189,11 +194,12 @@ class UntrustedCatalogue:
         self, row: Sequence[Value], checks: Mapping[str, Check], table: str
     ) -> Sequence[Value]:
         checked: list[Value] = []
-        for (column, check), value in zip(checks.items(), row, strict=True):
-            try:
+        try:
+            for check, value in zip(checks.values(), row, strict=True):
                 checked.append(check(value))
-            except ValueError:
-                raise self._damage(f"{value!r:.80} for {column} in its {table}") from None
+        except ValueError:
+            column, value = [*checks][len(checked)], row[len(checked)]
+            raise self._damage(f"{value!r:.80} for {column} in its {table}") from None
         self._has_cleaned |= checked != list(row)
         return checked
 
@@ -225,11 +231,11 @@ class UntrustedCatalogue:
 
     def check_places(self, here: Mapping[str | None, str]) -> None:
         """Raise Damaged for an image in the place of another slide's. here: file names by path."""
-        for row in self.sampled():
-            path, name = row["path"], str(row["file_name"])
-            if path is not None and here.get(str(path), name) != name:
+        for image in self.images() if here else ():
+            if here.get(image.path, image.file_name) != image.file_name:
                 raise self._damage(
-                    f"an image of {name} at {path}, which here is that of {here[str(path)]}"
+                    f"an image of {image.file_name} at {image.path}, which here is that of "
+                    f"{here[image.path]}"
                 )
 
     def _check_counts(self) -> None:

@@ -10,7 +10,6 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -144,11 +143,10 @@ class Export:
 
     def _pieces(self, member: Member, start: int = 0) -> Iterator[bytes]:
         """Yield a file of the export, from a position on."""
-        with ExitStack() as stack:
-            with read_errors(member.name):
-                opened = FileIO(self._path) if self._tree is None else self._tree.open(member.name)
-                file = stack.enter_context(opened)
-                file.seek(member.offset + start)
+        with read_errors(member.name):
+            opened = FileIO(self._path) if self._tree is None else self._tree.open(member.name)
+        with opened as file:
+            file.seek(member.offset + start)
             yield from read_pieces(file.read, member.name, member.size - start)
 
 

@@ -149,13 +149,14 @@ class Arrival:
 class SyncPlan:
     """Actions for the images of the source.
 
-    kept: number of images that the catalogue here records. check: files of the right size
-    that it does not record. fetch: the rest. replaced: paths of images that are done here
-    and differ there. moved: images here that have another path there. obsolete: those
-    that the source does not have. left: file names of slides that are done here and to be
-    fetched again there, or excluded on either side; they stay as they are.
+    images: all of the source. kept: number of images that the catalogue here records. check:
+    files of the right size that it does not record. fetch: the rest. replaced: paths of images
+    that are done here and differ there. moved: images here that have another path there.
+    obsolete: those that the source does not have. left: file names of slides that are done here
+    and to be fetched again there, or excluded on either side; they stay as they are.
     """
 
+    images: Sequence[Image]
     kept: int
     check: Sequence[Image]
     fetch: Sequence[Image]
@@ -186,7 +187,7 @@ def make_plan(
     by_path = {image.path: image for image in local.images}
     source.check_places({image.path: image.file_name for image in local.images})
     own_images = {image.file_name: image for image in local.images if image.done}
-    md5s = {str(row["file_name"]): row["md5"] for row in source.rows("slides")}
+    md5s = source.md5s() if own_images else {}
     kept = 0
     left = {*local.excluded} | source.names("exclusions")
     check, fetch, replaced = [], [], set()
@@ -216,6 +217,7 @@ def make_plan(
     places = {image.path for image in remote}
     names = {image.file_name for image in remote}
     return SyncPlan(
+        images=remote,
         kept=kept,
         check=check,
         fetch=fetch,

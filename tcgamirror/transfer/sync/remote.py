@@ -53,8 +53,6 @@ DIGEST_TAG = '"sha256-'
 INCOMPLETE = "incomplete.db"
 """Name of a copy that is being made."""
 
-_PIECE = 1 << 20
-
 T = TypeVar("T")
 
 
@@ -187,8 +185,9 @@ class DirectoryMirror(FileMirror):
             with self._tree.open(image.path) as source:
                 check_size(image, os.fstat(source.fileno()).st_size)
                 source.seek(offset)
-                while piece := source.read(min(_PIECE, self._rate.piece)):
+                while offset < image.bytes and (piece := source.read(self._rate.piece)):
                     yield piece
+                    offset += len(piece)
         except FileNotFoundError as error:
             raise NotFound(f"{self.root / image.path} is missing") from error
         except OSError as error:

@@ -288,7 +288,7 @@ class _Sync:
 
         Raises NetworkError or Damaged if no mirror was made.
         """
-        images = remote.images()
+        images = plan.images
         if self.new is not None:
             last = self.last_error
             # An answer that an image is not there is a fault of the mirror, not of the network.
