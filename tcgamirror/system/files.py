@@ -177,13 +177,18 @@ def sync_folder(path: Path) -> None:
 def sync_paths(paths: Iterable[str]) -> None:
     """Force files and directories to the disk: by `sync_disk` if it is local, else one by one.
 
+    paths: those of directories end with a slash.
+
     Raises OSError where the system reports a failure.
     """
     from tcgamirror.system.parallel import for_each
 
-    by_device = defaultdict(list)
+    by_folder: dict[str, list[str]] = defaultdict(list)
+    by_device: dict[int, list[str]] = defaultdict(list)
     for path in paths:
-        by_device[Path(path).stat().st_dev].append(path)
+        by_folder[path.rpartition("/")[0]].append(path)
+    for folder, within in by_folder.items():
+        by_device[Path(folder).stat().st_dev] += within
     for same in by_device.values():
         if mounts.is_local(first := Path(same[0])):
             sync_disk(first)

@@ -172,7 +172,7 @@ class Intake:
                     os.replace(file, place)
                 if state is not None and state.path not in (None, incoming.image.path):
                     (self.root / str(state.path)).unlink(missing_ok=True)
-            sync_paths({f"{self.root}/{image.path.rpartition('/')[0]}" for image in images})
+            sync_paths({f"{self.root}/{image.path.rpartition('/')[0]}/" for image in images})
         attempts = self.attempts([image.file_name for image in images])
         catalogue.rows.add_images([each.to_received() for each, _ in files], attempts, run)
         self.parts.difference_update(file for _, file in files)

@@ -144,9 +144,9 @@ def test_paths_are_forced_to_any_disk_or_it_is_told_why_not(
     monkeypatch.setattr(mounts, "LOCAL", local)
     file = tmp_path / "file"
     file.touch()
-    sync_paths([str(tmp_path), str(file)])
+    sync_paths([f"{tmp_path}/", str(file)])
     with pytest.raises(FileNotFoundError, match="gone"):
-        sync_paths([str(file), str(tmp_path / "gone")])
+        sync_paths([str(file), f"{tmp_path}/gone/"])
 
 
 def test_a_linked_folder_is_forced_to_the_disk_that_it_is_on(
@@ -160,7 +160,7 @@ def test_a_linked_folder_is_forced_to_the_disk_that_it_is_on(
     monkeypatch.setattr(files, "sync_disk", lambda path: forced.append(path.stat().st_dev))
     link = tmp_path / "link"
     link.symlink_to(other)
-    sync_paths([str(tmp_path), str(link)])
+    sync_paths([f"{tmp_path}/", f"{link}/"])
     assert forced == [tmp_path.stat().st_dev, other.stat().st_dev]
 
 

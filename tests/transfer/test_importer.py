@@ -347,7 +347,7 @@ def test_verify_raises_no_false_alarm_during_an_import(
 @FROM_WITHIN
 @pytest.mark.parametrize(
     ("command", "forced"),
-    [("import", "intake.sync_paths"), ("sync", "sync.target.sync_paths sync.target.sync_folder")],
+    [("import", "intake.sync_paths"), ("sync", "sync.target.sync_paths")],
 )
 def test_a_power_cut_leaves_no_place_without_its_image_and_no_row_without_its_place(
     whole: Path,

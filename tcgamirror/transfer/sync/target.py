@@ -24,7 +24,6 @@ from tcgamirror.system.files import (
     disk_errors,
     file_digest,
     partial_path,
-    sync_folder,
     sync_paths,
 )
 from tcgamirror.transfer.fetching import WORKERS, Check, check_image, find_or_fetch, size_at
@@ -120,6 +119,8 @@ class DirectoryTarget(Target):
         super().__init__(str(root), str(root.resolve()), root, check)
         # Files that were obtained, with the paths to rename them to.
         self._obtained: deque[tuple[str, str]] = deque()
+        # Directories in which images were placed.
+        self._folders: set[str] = set()
 
     @contextmanager
     def opened(self, note: Callable[[str], None], *, dry_run: bool) -> Iterator[Path]:
@@ -194,6 +195,7 @@ class DirectoryTarget(Target):
             for file, place in files:
                 if file != place:
                     os.replace(file, place)
+        self._folders.update(f"{place.rpartition('/')[0]}/" for _, place in files)
 
     def commit(self, remote: UntrustedCatalogue, arrival: Arrival, state: SyncState | None) -> int:
         root = self._root
@@ -210,9 +212,7 @@ class DirectoryTarget(Target):
                 for image in arrival.removed:
                     _remove(root / image.path)
                 # A row relies on the name of its image, also after a power cut.
-                for folder in {(root / image.path).parent for image in remote.images()}:
-                    if folder.is_dir():
-                        sync_folder(folder)
+                sync_paths(folder for folder in self._folders if Path(folder).is_dir())
             others = replace_rows(catalogue, remote, arrival, self.size)
             write_exclusions(root, catalogue)
             if state is not None:
