@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.gdc import Listed, StandIn
+from tests.gdc.report import Record
 
 DELAY = 0.1
 """Seconds before each answer: the way there and back."""
@@ -34,6 +35,30 @@ def shaped(files: Sequence[Listed]) -> Iterator[StandIn]:
 
 
 def traffic(gdc: StandIn) -> Traffic:
-    served = [record for record in gdc.served if not record.path.startswith(("/status", "/files"))]
+    served = _of_images(gdc)
     seconds = max(record.ended for record in served) - min(record.time for record in served)
     return Traffic(sum(record.bytes_sent for record in served), len(served), seconds)
+
+
+def rounds_by_slide(gdc: StandIn) -> list[int]:
+    """Return the network rounds of each slide, in the order of their first requests."""
+    of_slides: dict[str, list[Record]] = {}
+    for record in sorted(_of_images(gdc), key=lambda record: record.time):
+        for file in gdc.files:
+            if file.file_id in record.path:
+                of_slides.setdefault(file.file_id, []).append(record)
+    return [rounds(served) for served in of_slides.values()]
+
+
+def rounds(served: Iterable[Record]) -> int:
+    """Return the length of the longest chain of requests that each begin after the last ended."""
+    count, ended = 0, 0.0
+    answered = (record for record in served if record.ended)
+    for record in sorted(answered, key=lambda record: record.ended):
+        if record.time >= ended:
+            count, ended = count + 1, record.ended
+    return count
+
+
+def _of_images(gdc: StandIn) -> list[Record]:
+    return [record for record in gdc.served if not record.path.startswith(("/status", "/files"))]
