@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,18 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from textwrap import fill
 
-from tests.bench import (
-    carrying,
-    catalogue,
-    cost,
-    decoding,
-    link,
-    ours,
-    scaling,
-    shards,
-    startup,
-    ways,
-)
+from tests.bench import carrying, catalogue, cost, link, scaling, startup, ways
 from tests.bench.figures import LINE
 from tests.bench.plan import FULL, QUICK
 
@@ -34,9 +24,6 @@ PARTS = {
     "cost": cost.section,
     "link": link.section,
     "scaling": scaling.section,
-    "shards": shards.section,
-    "decoding": decoding.section,
-    "memory": ours.memory_section,
     "carrying": carrying.section,
     "catalogue": catalogue.section,
     "startup": startup.section,
@@ -54,15 +41,16 @@ def main() -> None:
     parts = arguments.parts or list(PARTS)
     if unknown := set(parts) - set(PARTS):
         parser.error(f"unknown parts: {', '.join(sorted(unknown))}")
-    sections = ["# Side by side with the published way", fill(_machine(), LINE)]
-    print(*sections, sep="\n\n")
     plan = QUICK if arguments.quick else FULL
     if arguments.before:
         own = arguments.before / ".venv" / "bin" / "python"
         python = str(own) if own.exists() else sys.executable
         plan = replace(plan, before=[python, str(arguments.before / "main.py")])
+    about = _machine() + (_version(arguments.before) if arguments.before else "")
+    sections = ["# Side by side with the published way", fill(about, LINE)]
+    print(*sections, sep="\n\n")
     for part in parts:
-        print(f"measuring: {part}", file=sys.stderr)
+        print(f"{datetime.now(UTC):%H:%M:%S} measuring: {part}", file=sys.stderr)
         sections.append(PARTS[part](plan))
         print(f"\n{sections[-1]}", flush=True)
     if not arguments.quick and not arguments.parts:
@@ -80,6 +68,13 @@ def _machine() -> str:
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {platform.system()}; "
         f"Python {platform.python_version()}, {libraries}."
     )
+
+
+def _version(source: Path) -> str:
+    """Return a sentence that names the version before, which may be no checkout of git."""
+    command = ["git", "-C", str(source), "log", "-1", "--format=%h of %cs"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return f' "Before" is {found or source}, in turns with this version.'
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ deleted.
 from __future__ import annotations
 
 import os
-import subprocess
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from textwrap import fill
 from tcgamirror.model.geometry import Size
 from tcgamirror.system.files import free_bytes
 from tests.bench.done import Made, made_before, mirror
-from tests.bench.figures import LINE, at_least, at_most, cell, in_turn, number, seconds, table
+from tests.bench.figures import LINE, aim, cell, in_turn, seconds, table
 from tests.bench.ours import PROGRAM
 from tests.bench.plan import Plan
 
@@ -31,7 +30,6 @@ LARGE = (Size(1400, 1100),)
 BYTES_NEEDED = 27e9
 AS_FAST, AS_FAST_AS_CP, AS_FAST_AS_TAR = 0.8, 0.9, 0.6
 UNCHANGED_GALLERY = 1.5
-TIMES = 3
 _BEFORE = "-before"
 """At the end of the name of the mirror of the version before."""
 
@@ -42,9 +40,9 @@ class Contest:
 
     tool: its name in the table, which begins with its program. theirs: its line. forced: a path
     for `sync -f`, with which the tool is timed, too. least: our speed relative to the tool's, for
-    large images. most: our seconds. In a line, $OURS is the program, $M the mirror, $IMAGES a file
-    that names its images, $TAR an export of it, $NEW a path at which nothing is yet and $OLD what
-    the first turn made.
+    large images. most: our seconds. small: whether it is timed on small images, too. In a line,
+    $OURS is the program, $M the mirror, $IMAGES a file that names its images, $TAR an export of it
+    and $NEW a path at which nothing is yet.
     """
 
     what: str
@@ -54,10 +52,18 @@ class Contest:
     forced: str = ""
     least: float | None = None
     most: float | None = None
+    small: bool = True
 
 
 _CONTESTS = (
-    Contest("verify", "$OURS verify", "sha256sum", "xargs -a $IMAGES sha256sum", least=AS_FAST),
+    Contest(
+        "verify",
+        "$OURS verify",
+        "sha256sum",
+        "xargs -a $IMAGES sha256sum",
+        least=AS_FAST,
+        small=False,
+    ),
     Contest(
         "export",
         "$OURS export $NEW",
@@ -89,9 +95,8 @@ _CONTESTS = (
         forced="$NEW",
         least=AS_FAST_AS_TAR,
     ),
-    Contest("sync, nothing new", "$OURS sync $M $OLD", "rsync -a", "rsync -a $M $OLD-rsync"),
-    Contest("gallery, the first", "rm -rf $M/gallery; $OURS gallery"),
-    Contest("gallery, unchanged", "$OURS gallery", most=UNCHANGED_GALLERY),
+    Contest("gallery, the first", "rm -rf $M/gallery; $OURS gallery", small=False),
+    Contest("gallery, unchanged", "$OURS gallery", most=UNCHANGED_GALLERY, small=False),
 )
 _COLUMNS = ("of", "what", "s", "tool", "times as fast", "and sync", "and before", "aim")
 
@@ -106,16 +111,14 @@ def section(plan: Plan) -> str:
     )
     few, many = plan.carried
     rows = [
-        *_rows("large", few, LARGE, plan.before),
-        *_rows("small", many, SMALL, plan.before),
+        *_rows("large", few, LARGE, plan),
+        *_rows("small", many, SMALL, plan),
     ]
     title = "## Looking after a mirror and carrying it"
     return "\n\n".join([title, fill(prose, LINE), table(_COLUMNS, rows)])
 
 
-def _rows(
-    name: str, images: int, sizes: Sequence[Size], before: Sequence[str]
-) -> Iterator[Sequence[str]]:
+def _rows(name: str, images: int, sizes: Sequence[Size], plan: Plan) -> Iterator[Sequence[str]]:
     with TemporaryDirectory(prefix="tcgamirror-bench-") as folder:
         if free_bytes(Path(folder)) < BYTES_NEEDED:
             needed = f"{BYTES_NEEDED / 1e9:.0f} GB"
@@ -124,46 +127,41 @@ def _rows(
         names = "".join(f"{image}\n" for image in made.root.glob("images/*/*"))
         Path(f"{made.root}.list").write_text(names)
         _export(PROGRAM, made.root)
-        if before:
+        if before := plan.before:
             older = f"{made.root}{_BEFORE}"
             pixels = ", ".join(f"Size({size.width}, {size.height})" for size in sizes)
             made_before(before, f"mirror(Path({older!r}), {images}, [{pixels}])")
             _export(before, Path(older))
         for contest in _CONTESTS:
-            yield _row(contest, made, before)
+            if contest.small or name == "large":
+                yield _row(contest, made, plan)
 
 
 def _export(program: Sequence[str], root: Path) -> None:
-    subprocess.run([*program, "--mirror", root, "export", f"{root}-export.tar"], check=True)
+    seconds([*program, "--mirror", str(root), "export", f"{root}-export.tar"])
 
 
-def _row(contest: Contest, made: Made, before: Sequence[str]) -> Sequence[str]:
+def _row(contest: Contest, made: Made, plan: Plan) -> Sequence[str]:
     lines = {"ours": contest.ours}
     if contest.tool and which(contest.tool.split()[0]):
         lines["tool"] = contest.theirs
         if contest.forced:
             lines["sync"] = f"{contest.theirs} && sync -f {contest.forced}"
     runs = {name: _run(line, made.root) for name, line in lines.items()}
-    if before:
-        runs["before"] = _run(contest.ours, Path(f"{made.root}{_BEFORE}"), before)
-    taken = in_turn(runs, TIMES, float)
-    ours = taken["ours"]
-    aims = {}
-    if contest.most is not None:
-        aims["ours"] = at_most("", "", ours, contest.most)
-    elif contest.least is not None and made.root.name == "large" and "tool" in taken:
-        aims["tool"] = at_least("", "", taken["tool"] / ours, contest.least)
-    ratios = {name: number(seconds / ours) for name, seconds in taken.items()}
-    shown = ratios | {"ours": number(ours)}
-    shown |= {name: cell(aim.value, aim.reached) for name, aim in aims.items()}
+    if plan.before:
+        runs["before"] = _run(contest.ours, Path(f"{made.root}{_BEFORE}"), plan.before)
+    taken = in_turn(runs, plan.repetitions, float)
+    ours = taken.pop("ours")
+    faster = {name: seconds / ours for name, seconds in taken.items()}
+    least = contest.least if made.root.name == "large" else None
     return (
         f"{made.images:,} images, {made.bytes / 1e6:.0f} MB",
         contest.what,
-        shown["ours"],
+        cell(ours, most=contest.most),
         contest.tool,
-        *(shown.get(name, "") for name in ("tool", "sync", "before")),
-        *(aim.aim for aim in aims.values()),
-        *([] if aims else [""]),
+        cell(faster.get("tool"), least),
+        *(cell(faster.get(name)) for name in ("sync", "before")),
+        aim(least, contest.most),
     )
 
 
@@ -171,7 +169,7 @@ def _run(line: str, root: Path, program: Sequence[str] = PROGRAM) -> Callable[[]
     def run() -> float:
         new = root.with_name(f"copy-{uuid.uuid4()}")
         places = {"M": root, "IMAGES": f"{root}.list", "TAR": f"{root}-export.tar", "NEW": new}
-        places |= {"OLD": f"{root}-copy", "OURS": " ".join(program), "TCGAMIRROR": root}
+        places |= {"OURS": " ".join(program), "TCGAMIRROR": root}
         env = os.environ | {name: str(place) for name, place in places.items()}
         taken = seconds(["sh", "-c", line], env)
         new.with_name(f"{new.name}.tar").unlink(missing_ok=True)

@@ -1,55 +1,80 @@
-"""Processor time and memory of one slide, beside the version before."""
+"""Processor time and memory of one slide, beside the version before and bare decoding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from tests.bench import figures
-from tests.bench.figures import Figure, against, in_turn, megabytes
+from tests.bench.decoding import assembling, bare_decoding, by_simplejpeg
+from tests.bench.figures import Figure
 from tests.bench.footprint import Footprint
 from tests.bench.material import MPP, Kind
-from tests.bench.ours import MOST_MEMORY, WORKERS, update
+from tests.bench.ours import WORKERS, at_once, beside, update
 from tests.bench.plan import Plan
 from tests.gdc import StandIn
 
-REPETITIONS = 3
 OF_BEFORE = {"JPEG": 0.65, "JPEG 2000": 0.80}
 FINE_OF_BEFORE = 0.6
 FINE_MPP = (1.0, 0.5)
+MOST_MEMORY = 300e6
+IN_FLIGHT, MOST_IN_FLIGHT = 32, 500e6
 
 
 def section(plan: Plan) -> str:
     prose = (
         "CPU seconds of all threads of `update` by `range`, its start and listing included, over a "
-        "network without delays, and its peak memory."
+        "network without delays, and its peak memory. The limit is decoding the needed tiles by "
+        "simplejpeg or OpenJPEG alone. Of a base level alone: reading it and making the image in "
+        "one thread."
     )
-    return figures.section("The processor", prose, _figures(plan))
+    rows = [*_processor(plan), *_memory(plan)]
+    return figures.section("Processor and memory", prose, rows)
 
 
-def _figures(plan: Plan) -> Iterator[Figure]:
-    for kind in (trial.kind for trial in plan.trials if len(trial.kind.spec.downsamples) > 1):
-        most = OF_BEFORE["JPEG 2000" if "JPEG 2000" in kind.name else "JPEG"]
-        costs = _costs(plan, kind, plan.measured, REPETITIONS)
-        yield from _cpu(kind.name, costs, plan.measured, most)
+def _processor(plan: Plan) -> Iterator[Figure]:
+    for kind, slides in ((trial.kind, trial.fast) for trial in plan.trials):
+        if kind.has_levels:
+            most = OF_BEFORE["JPEG 2000" if "JPEG 2000" in kind.name else "JPEG"]
+            now, then = _costs(plan, kind, slides, plan.repetitions)
+            yield _cpu(kind.name, slides, now, then, bare_decoding(kind, MPP, by_simplejpeg), most)
     fine = plan.trials[0].kind
     for mpp in FINE_MPP:
-        of = f"{fine.name}, {mpp:g} µm/px"
-        costs = _costs(plan, fine, WORKERS, 1, mpp)
-        yield from _cpu(of, costs, WORKERS, FINE_OF_BEFORE)
-        before = costs["before"].peak if plan.before else None
-        yield megabytes(of, f"{WORKERS} at once: MB", costs["now"].peak, before, MOST_MEMORY)
+        of, bare = f"{fine.name}, {mpp:g} µm/px", bare_decoding(fine, mpp, by_simplejpeg)
+        now, then = _costs(plan, fine, WORKERS, 1, mpp)
+        yield _cpu(of, WORKERS, now, then, bare, FINE_OF_BEFORE)
+        yield _held(of, f"MB of {WORKERS} at once", now, then, MOST_MEMORY)
+    for kind in plan.decoded:
+        yield from assembling(kind, plan.repetitions)
+
+
+def _memory(plan: Plan) -> Iterator[Figure]:
+    many = {f"{IN_FLIGHT} of {plan.linked.name}": (plan.linked,) * IN_FLIGHT}
+    for of, kinds in {**plan.at_once, **many}.items():
+        now, then = beside(partial(at_once, kinds), plan.before, 1, lambda cost: cost.peak)
+        yield _held(of, "MB", now, then, MOST_IN_FLIGHT if of in many else MOST_MEMORY)
+
+
+def _held(of: str, what: str, now: Footprint, before: Footprint | None, most: float) -> Figure:
+    """Return the memory that a run holds at most. most: in bytes."""
+    peak = None if before is None else before.peak / 1e6
+    return Figure(of, what, now.peak / 1e6, peak, most=most / 1e6)
+
+
+def _cpu(
+    of: str, slides: int, now: Footprint, then: Footprint | None, bare: float, most: float
+) -> Figure:
+    value, before = now.cpu / slides, then.cpu / slides if then else None
+    return Figure(of, "CPU seconds a slide", value, before, bare, most_of_before=most)
 
 
 def _costs(
     plan: Plan, kind: Kind, slides: int, repetitions: int, mpp: float = MPP
-) -> dict[str, Footprint]:
+) -> tuple[Footprint, Footprint | None]:
+    """Return the cost of this version, and of the one before."""
     with StandIn(kind.listing(slides)) as gdc:
-        runs = {"now": lambda: update(gdc, "range", mpp=mpp).footprint}
-        if plan.before:
-            runs["before"] = lambda: update(gdc, "range", program=plan.before, mpp=mpp).footprint
-        return in_turn(runs, repetitions, lambda cost: cost.cpu)
 
+        def run(program: Sequence[str]) -> Footprint:
+            return update(gdc, "range", program=program, mpp=mpp).footprint
 
-def _cpu(of: str, costs: dict[str, Footprint], slides: int, most: float) -> Iterator[Figure]:
-    now, *before = (costs[name].cpu / slides for name in ("now", "before") if name in costs)
-    yield against(of, "CPU seconds a slide", now, before[0] if before else None, most)
+        return beside(run, plan.before, repetitions, lambda cost: cost.cpu)

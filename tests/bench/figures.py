@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from textwrap import fill
 from typing import TypeVar
 
@@ -15,43 +16,41 @@ LINE = 100
 T = TypeVar("T")
 
 
+COLUMNS = ("of", "what", "figure", "before", "times before", "limit", "aim")
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured value. of: what was measured. aim: in words."""
+    """One measured value, a row of a table.
+
+    of: what was measured. before: the value of the version before. limit: the value that none
+    goes below. least, most: aims for the value. most_of_before: an aim for its ratio to `before`.
+    """
 
     of: str
     what: str
     value: float
-    aim: str = ""
-    reached: bool = True
+    before: float | None = None
+    limit: float | None = None
+    least: float | None = None
+    most: float | None = None
+    most_of_before: float | None = None
 
-
-def at_least(of: str, what: str, value: float, least: float | None) -> Figure:
-    if least is None:
-        return Figure(of, what, value)
-    return Figure(of, what, value, f"≥ {number(least)}", value >= least)
-
-
-def at_most(of: str, what: str, value: float, most: float | None) -> Figure:
-    if most is None:
-        return Figure(of, what, value)
-    return Figure(of, what, value, f"≤ {number(most)}", value <= most)
-
-
-def megabytes(of: str, what: str, peak: int, before: int | None, most: float) -> Figure:
-    """Return the memory that a run holds at most, beside that of the version before; in bytes."""
-    beside = "" if before is None else f", before {number(before / 1e6)}"
-    return at_most(of, f"{what}{beside}", peak / 1e6, most / 1e6)
-
-
-def against(
-    of: str, what: str, now: float, before: float | None, most: float | None = None
-) -> Figure:
-    """Return how many times the value of the version before a value is, or it alone."""
-    if before is None:
-        return Figure(of, what, now)
-    words = f"{what}, {number(now)}, before {number(before)}: times before"
-    return at_most(of, words, now / before, most)
+    @property
+    def cells(self) -> Sequence[str]:
+        of_before = self.value / self.before if self.before else None
+        aims = [aim(self.least, self.most)]
+        if of_before is not None and self.most_of_before is not None:
+            aims.append(f"{aim(None, self.most_of_before)} × before")
+        return (
+            self.of,
+            self.what,
+            cell(self.value, self.least, self.most),
+            cell(self.before),
+            cell(of_before, None, self.most_of_before),
+            cell(self.limit),
+            ", ".join(filter(None, aims)),
+        )
 
 
 def in_turn(
@@ -77,12 +76,24 @@ def section(title: str, prose: str, figures: Iterable[Figure]) -> str:
 
 
 def figure_table(figures: Iterable[Figure]) -> str:
-    cells = [(each.of, each.what, cell(each.value, each.reached), each.aim) for each in figures]
-    return table(("of", "what", "figure", "aim"), cells)
+    """Return a table without the columns that no figure has."""
+    cells = [figure.cells for figure in figures]
+    used = [any(column) for column in zip(*cells, strict=True)]
+    columns, *rows = (list(compress(row, used)) for row in (COLUMNS, *cells))
+    return table(columns, rows)
 
 
-def cell(value: float, reached: bool) -> str:
-    return number(value) if reached else f"**{number(value)}**"
+def aim(least: float | None, most: float | None) -> str:
+    bounds = (("≥", least), ("≤", most))
+    return ", ".join(f"{sign} {number(bound)}" for sign, bound in bounds if bound is not None)
+
+
+def cell(value: float | None, least: float | None = None, most: float | None = None) -> str:
+    """Return a value, bold if it misses its aim, and nothing for None."""
+    if value is None:
+        return ""
+    missed = (least is not None and value < least) or (most is not None and value > most)
+    return f"**{number(value)}**" if missed else number(value)
 
 
 def number(value: float) -> str:

@@ -39,6 +39,10 @@ class Kind:
     spec: SlideSpec
 
     @property
+    def has_levels(self) -> bool:
+        return len(self.spec.downsamples) > 1
+
+    @property
     def path(self) -> Path:
         return _made(self.spec)
 
@@ -67,10 +71,14 @@ def structure(path: Path) -> Iterator[tuple[LocalFile, Svs]]:
         yield file, Svs(file)
 
 
+def level_for(slide: Svs, mpp: float) -> int:
+    return Target(mpp=mpp, max_size=None).rendition(slide.pyramid).level
+
+
 def needed(kind: Kind) -> Needed:
     """Read the needs from the slide's file."""
     with structure(kind.path) as (file, slide):
-        level = Target(mpp=MPP, max_size=None).rendition(slide.pyramid).level
+        level = level_for(slide, MPP)
         spans = [*slide.tile_table(level).runs(gap=0), slide.counts_span(0)]
         return Needed(
             directories=sum(1 for _ in Tiff(file).directories()),

@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
-from tests.bench import figures
-from tests.bench.figures import Figure, megabytes
+from tests.bench.figures import in_turn
 from tests.bench.footprint import Footprint, footprint
 from tests.bench.material import MPP, Kind
-from tests.bench.plan import Plan
 from tests.gdc import StandIn
 
 PROGRAM = [sys.executable, str(Path(__file__).parents[2] / "main.py")]
 WORKERS = 4
-MOST_MEMORY = 300e6
-IN_FLIGHT, MOST_IN_FLIGHT = 32, 500e6
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +58,20 @@ def update(
     return Update(cost, counts["known"] == slides)
 
 
-def peak(kinds: Sequence[Kind], program: Sequence[str] = PROGRAM) -> int:
-    """Return the bytes that `update` holds at most with one slide of each kind at once."""
+def beside(
+    run: Callable[[Sequence[str]], T], before: Sequence[str], times: int, key: Callable[[T], float]
+) -> tuple[T, T | None]:
+    """Return the median results of this program and of the version before, which take turns."""
+    runs = {"now": partial(run, PROGRAM)} | ({"before": partial(run, before)} if before else {})
+    results = in_turn(runs, times, key)
+    return results["now"], results.get("before")
+
+
+def at_once(kinds: Sequence[Kind], program: Sequence[str] = PROGRAM) -> Footprint:
+    """Return the footprint of `update` with one slide of each kind at once."""
     files = [kind.listing(len(kinds))[place] for place, kind in enumerate(kinds)]
     with StandIn(files) as gdc:
-        return update(gdc, "range", len(kinds), program=program).footprint.peak
-
-
-def memory_section(plan: Plan) -> str:
-    rows = [_peak(plan, of, kinds, MOST_MEMORY) for of, kinds in plan.at_once.items()]
-    many = (plan.linked,) * IN_FLIGHT
-    rows.append(_peak(plan, f"{IN_FLIGHT} of {plan.linked.name}", many, MOST_IN_FLIGHT))
-    prose = "Peak memory of `update` by `range`, over a network without delays."
-    return figures.section("Memory of slides at once", prose, rows)
-
-
-def _peak(plan: Plan, of: str, kinds: Sequence[Kind], most: float) -> Figure:
-    before = peak(kinds, plan.before) if plan.before else None
-    return megabytes(of, "MB", peak(kinds), before, most)
+        return update(gdc, "range", len(kinds), program=program).footprint
 
 
 def _output(*command: str) -> str:

@@ -13,19 +13,13 @@ from tests.support.slides import SlideSpec
 class Trial:
     """The ways tried on one kind of slide.
 
-    fast: slides for `range`, enough that its start counts little. whole: slides for `whole`.
-    several: whole files that several connections move at once; 0 leaves out that way.
-    repetitions: runs of each quick way. by_a: whether A is tried. judged: whether the aims are
-    for such slides: as large as real ones, and with levels.
+    fast: slides for `range`, enough that its start counts little. others: other ways,
+    which are tried once.
     """
 
     kind: Kind
     fast: int = 48
-    whole: int = 0
-    several: int = 0
-    repetitions: int = 3
-    by_a: bool = True
-    judged: bool = True
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +28,29 @@ class Plan:
 
     decoded: slides whose base level is decoded. at_once: four slides, by the table's name. linked:
     slides that come over one link. counts: slides of each point of the plot. carried: images of
-    3 MB, and small ones. listed: slides in the catalogue. sharded: slides fetched by shards.
-    measured: slides whose processor time is measured. before: the program of the version before.
+    3 MB, and small ones. listed: slides in the catalogue.
+    repetitions: runs that take turns. before: the program of the version before.
     """
 
     trials: tuple[Trial, ...]
     decoded: tuple[Kind, ...]
-    decodings: int
     at_once: Mapping[str, tuple[Kind, ...]]
     linked: Kind
     links: int
     counts: tuple[int, ...]
     carried: tuple[int, int]
     listed: tuple[int, ...]
-    sharded: int
-    measured: int
+    repetitions: int
     before: Sequence[str] = ()
 
+
+A = "published A: whole files"
+B = "published B: tiles"
+SEVERAL = "whole files, several connections"
+WHOLE = "tcgamirror: whole"
+TILES = "tcgamirror: tiles"
+OTHERS = {A: 1, SEVERAL: 16, B: 1, WHOLE: 4, TILES: 8}
+"""Slides by each of the other ways than `range`."""
 
 _LEVELS = (1, 4, 16, 32)
 _LARGE = SlideSpec(width=48_000, height=36_000, downsamples=_LEVELS)
@@ -87,38 +87,40 @@ _BASE_LONG = Kind(
     "30,000×24,000 JPEG RGB, base alone", replace(_ALONE, width=30_000, height=24_000)
 )
 
+ALL_MOVED = "four 30,000×24,000 base levels alone, every tile's bytes moved"
 LARGEST = "three 173,263×67,948 with levels 1, 4, 16, 64, one 100,000×80,000 base level alone"
+
+AT_ONCE: Mapping[str, tuple[Kind, ...]] = {
+    "two 50,000×40,000 base levels alone in tiles of 512, two in tiles of 256": (
+        *[_alone(50_000, 40_000, 512)] * 2,
+        *[_alone(50_000, 40_000, 256)] * 2,
+    ),
+    ALL_MOVED: (_BASE_LONG,) * 4,
+    "four 12,000×9,000 JPEG 2000 base levels alone": (_BASE_J2K,) * 4,
+    "four of four levels": (_RGB, _TABLES, _J2K, _USUAL),
+    LARGEST: (
+        *[_WIDEST] * 3,
+        _alone(100_000, 80_000, 240),
+    ),
+}
+"""Slides that need the most memory; those of `FULL` need more than the others."""
 
 FULL = Plan(
     trials=(
-        Trial(_RGB, whole=4, several=16),
-        Trial(_TABLES, by_a=False),
+        Trial(_RGB, others=tuple(OTHERS)),
+        Trial(_TABLES),
         Trial(_J2K),
-        Trial(_USUAL, by_a=False),
-        Trial(_BASE, fast=8, whole=4, repetitions=1, judged=False),
+        Trial(_USUAL, others=(B,)),
+        Trial(_BASE, fast=4),
     ),
     decoded=(_BASE, _BASE_TABLES),
-    decodings=3,
-    at_once={
-        "two 50,000×40,000 base levels alone in tiles of 512, two in tiles of 256": (
-            *[_alone(50_000, 40_000, 512)] * 2,
-            *[_alone(50_000, 40_000, 256)] * 2,
-        ),
-        "four 30,000×24,000 base levels alone, every tile's bytes moved": (_BASE_LONG,) * 4,
-        "four 12,000×9,000 JPEG 2000 base levels alone": (_BASE_J2K,) * 4,
-        "four of four levels": (_RGB, _TABLES, _J2K, _USUAL),
-        LARGEST: (
-            *[_WIDEST] * 3,
-            _alone(100_000, 80_000, 240),
-        ),
-    },
+    at_once={name: AT_ONCE[name] for name in (ALL_MOVED, LARGEST)},
     linked=_USUAL,
-    links=96,
-    counts=(10, 20, 100, 200, 1000, 2000),
-    carried=(300, 12_000),
+    links=64,
+    counts=(10, 100, 200, 1000, 2000),
+    carried=(300, 6_000),
     listed=(30_075, 1_000_000),
-    sharded=96,
-    measured=48,
+    repetitions=3,
 )
 
 _SMALL_RGB = Kind("16,000×12,000 JPEG RGB", replace(_SMALL, seed=1))
@@ -126,11 +128,10 @@ _SMALL_TABLES = Kind("16,000×12,000 JPEG YCbCr 4:2:0, shared tables", _ycbcr(_S
 
 QUICK = Plan(
     trials=(
-        Trial(_SMALL_RGB, fast=8, whole=4, repetitions=1, judged=False),
-        Trial(_SMALL_TABLES, fast=8, repetitions=1, judged=False),
+        Trial(_SMALL_RGB, fast=8, others=tuple(OTHERS)),
+        Trial(_SMALL_TABLES, fast=8, others=(B,)),
     ),
     decoded=(_BASE,),
-    decodings=1,
     at_once={
         "two 30,000×20,000 base levels alone in tiles of 512, two in tiles of 256": (
             *[_alone(30_000, 20_000, 512)] * 2,
@@ -142,6 +143,5 @@ QUICK = Plan(
     counts=(10, 20),
     carried=(20, 400),
     listed=(5_000,),
-    sharded=20,
-    measured=8,
+    repetitions=1,
 )

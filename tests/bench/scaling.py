@@ -10,12 +10,12 @@ from pathlib import Path
 from textwrap import fill
 
 from tests.bench import ours, plot
-from tests.bench.figures import LINE, cell, number, table
+from tests.bench.figures import LINE, cell, table
 from tests.bench.material import Kind
 from tests.bench.network import shaped
-from tests.bench.plan import FULL, Plan
+from tests.bench.plan import FULL, A, B, Plan
 from tests.bench.plot import Point
-from tests.bench.ways import RANGE, A, B, published_a, published_b
+from tests.bench.ways import RANGE, published_a, published_b
 from tests.support.slides import SlideSpec
 
 SMALL = Kind("1,000×750 JPEG RGB", SlideSpec(width=1000, height=750, downsamples=(1,)))
@@ -33,8 +33,7 @@ def section(plan: Plan) -> str:
         title = f"Seconds for so many slides of {SMALL.name} pixels"
         PLOT.write_text(plot.svg(title, points), encoding="utf-8")
     prose = (
-        f"Slides of {SMALL.name}, a base level alone, by the network of the first table, "
-        f"{WORKERS} at a time by `range`. The published ways are timed up to {FEW} slides. "
+        f"Slides of {SMALL.name}, a base level alone, {WORKERS} at a time by `range`. "
         f"Aim: at most {DOUBLED} times as long as half as many."
     )
     picture = f"![Seconds against slides, both in powers of ten]({PLOT.name})"
@@ -51,9 +50,10 @@ def _points(count: int) -> Iterator[Point]:
 
 
 def _rows(points: Sequence[Point]) -> Iterator[Sequence[str]]:
+    """Yield a row for each number of slides of which half or twice as many were measured."""
     seconds = {(point.way, point.slides): point.seconds for point in points}
     for count in dict.fromkeys(point.slides for point in points):
         ours, half = seconds[RANGE, count], seconds.get((RANGE, count // 2))
-        times = "" if half is None else cell(ours / half, ours / half <= DOUBLED)
-        ways = [seconds.get((way, count)) for way in (RANGE, A, B)]
-        yield f"{count:,}", *("" if each is None else number(each) for each in ways), times
+        if half or (RANGE, 2 * count) in seconds:
+            ways = (cell(seconds.get((way, count))) for way in (RANGE, A, B))
+            yield f"{count:,}", *ways, cell(ours / half if half else None, most=DOUBLED)

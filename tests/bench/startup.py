@@ -1,7 +1,6 @@
 """Start-up times of the executable against the source's.
 
-The first start of a version unpacks the executable. A quiet night is an `update` on which nothing
-changed.
+The first start of a version unpacks the executable.
 """
 
 from __future__ import annotations
@@ -16,12 +15,10 @@ from pathlib import Path
 
 from tests.bench import figures
 from tests.bench.done import made_before, sampled
-from tests.bench.figures import Figure, against, at_most, in_turn, seconds
+from tests.bench.figures import Figure, in_turn, seconds
 from tests.bench.ours import PROGRAM
 from tests.bench.plan import Plan
-from tests.gdc import StandIn
 from tests.support.command import BINARY, ROOT
-from tests.support.mirrors import made, small_slide
 
 SLIDES = 12_000
 """Number of diagnostic slides at the GDC."""
@@ -35,14 +32,14 @@ def section(plan: Plan) -> str:
     if not binary.is_file():
         return f"## Start of the executable\n\n{binary} is missing: `make build` makes it."
     with tempfile.TemporaryDirectory() as folder:
-        prose = "Medians of seconds, of the executable and of the source, which take turns."
+        prose = "Medians of seconds of the executable, the source and the source before, in turns."
         return figures.section(
             "Start of the executable", prose, _figures(Path(folder), binary, plan.before)
         )
 
 
 def _figures(folder: Path, binary: Path, before: Sequence[str]) -> Iterator[Figure]:
-    yield at_most("executable", "MB", binary.stat().st_size / 1e6, SIZE_AIM)
+    yield Figure("executable", "MB", binary.stat().st_size / 1e6, most=SIZE_AIM)
     home = folder / "home"
     home.mkdir()
     env = {"HOME": str(home), "PATH": os.environ["PATH"]}
@@ -52,28 +49,22 @@ def _figures(folder: Path, binary: Path, before: Sequence[str]) -> Iterator[Figu
         return seconds([str(binary), "--version"], env)
 
     median = in_turn({"first": first}, TIMES // 5, float)["first"]
-    yield at_most("executable", "first --version: seconds", median, FIRST_AIM)
+    yield Figure("executable", "first --version: seconds", median, most=FIRST_AIM)
     large = str(folder / "large")
     sampled(Path(large), SLIDES)
     older = f"{large}-before"
     if before:
         made_before(before, f"sampled(Path({older!r}), {SLIDES})")
-    slides = folder / "slides"
-    slides.mkdir()
-    with StandIn([small_slide(slides, number) for number in range(6)]) as gdc:
-        quiet = made(folder / "quiet", gdc, slides=4)
-        seconds([*PROGRAM, "--mirror", str(quiet), "update"])
-        for what, words, aim in (
-            ("--version", ["--version"], VERSION_AIM),
-            (f"status, {SLIDES:,} slides", ["--mirror", large, "status"], STATUS_AIM),
-            ("a quiet night", ["--mirror", str(quiet), "update"], None),
-        ):
-            programs = {"executable": [str(binary)], "source": [sys.executable, PROGRAM[1]]}
-            runs = {of: partial(seconds, [*each, *words], env) for of, each in programs.items()}
-            if before and aim is not None:
-                own = [older if word == large else word for word in words]
-                runs["before"] = partial(seconds, [*before, *own], env)
-            medians = in_turn(runs, TIMES, float)
-            what = f"{what}: seconds"
-            yield at_most("executable", what, medians["executable"], aim)
-            yield against("source", what, medians["source"], medians.get("before"), OF_BEFORE)
+    for what, words, most in (
+        ("--version", ["--version"], VERSION_AIM),
+        (f"status, {SLIDES:,} slides", ["--mirror", large, "status"], STATUS_AIM),
+    ):
+        programs = {"executable": [str(binary)], "source": [sys.executable, PROGRAM[1]]}
+        runs = {of: partial(seconds, [*each, *words], env) for of, each in programs.items()}
+        if before:
+            own = [older if word == large else word for word in words]
+            runs["before"] = partial(seconds, [*before, *own], env)
+        medians = in_turn(runs, TIMES, float)
+        source, what = medians["source"], f"{what}: seconds"
+        yield Figure("executable", what, medians["executable"], most=most)
+        yield Figure("source", what, source, medians.get("before"), most_of_before=OF_BEFORE)

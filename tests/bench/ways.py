@@ -14,167 +14,174 @@ from textwrap import fill
 
 import requests
 
-from tests.bench import network, ours, published
-from tests.bench.figures import LINE, cell, in_turn, number, table
+from tests.bench import figures, network, ours, published
+from tests.bench.figures import LINE, Figure, cell, in_turn, number, table
 from tests.bench.material import MPP, Kind, needed
-from tests.bench.network import shaped, traffic
-from tests.bench.plan import Plan, Trial
-from tests.gdc import StandIn
+from tests.bench.network import Traffic, rounds_by_slide, shaped, traffic
+from tests.bench.plan import OTHERS, SEVERAL, TILES, WHOLE, A, B, Plan, Trial
+from tests.gdc import Listed, StandIn
 
 CONNECTIONS = 16
-"""At once, as `range` has them: four for each of four slides."""
+"""At once, of whole files."""
+BARE_CONNECTIONS, BARE_PARTS = 64, 4
+"""At once, as a mirror has them by default, and of one block of bytes."""
 TIMEOUT = 60
 
-A = "published A: whole files"
-B = "published B: tiles"
-SEVERAL = "whole files, several connections"
 BEFORE = "tcgamirror before: range"
 RANGE = "tcgamirror: range"
-TILES = "tcgamirror: tiles"
-WHOLE = "tcgamirror: whole"
 BARE = "bare ranged download"
-ORDER = (A, SEVERAL, B, WHOLE, TILES, BEFORE, RANGE, BARE)
 
 FASTER_THAN_A, FASTER_THAN_B = 300, 25
 OF_BEFORE = 0.70
 BYTES_OVER_TILES, BYTES_BESIDES = 1.10, 100_000
 REQUESTS_BESIDES_DIRECTORIES = 6
-COLUMNS = (
-    *("slide", "way", "slides", "s a slide", "MB a slide", "requests a slide", "resolution"),
-    *("faster than A", "faster than B", "times before"),
-)
+MOST_ROUNDS = 5
+ROUNDS_OF = 3
+"""Slides of one kind, of which the last is one that the run knows something of."""
+SECONDS, MB, REQUESTS = OF_A_SLIDE = ("seconds a slide", "MB a slide", "requests a slide")
+COLUMNS = ("slide", "way", "slides", *OF_A_SLIDE, "resolution", "faster than A", "faster than B")
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One way on slides of one kind. seconds, bytes and requests are of one slide.
+    """One way on slides of one kind. seconds: of all. moved: for all.
 
     known: whether the images have a resolution; None where no image is made.
     """
 
-    kind: Kind
-    way: str
     slides: int
     seconds: float
-    bytes: float
-    requests: float
+    moved: Traffic
     known: bool | None
+
+    @property
+    def values(self) -> dict[str, float]:
+        totals = (self.seconds, self.moved.bytes / 1e6, self.moved.requests)
+        return {what: total / self.slides for what, total in zip(OF_A_SLIDE, totals, strict=True)}
 
 
 def section(plan: Plan) -> str:
-    rows = [row for trial in plan.trials for row in _rows(trial, plan.before)]
+    timed = [(trial, _timings(trial, plan)) for trial in plan.trials]
+    ways = [row for trial, timings in timed if trial.others for row in _rows(trial.kind, timings)]
+    one = [row for trial, timings in timed for row in _figures(trial, timings, plan)]
     prose = (
         f"Every way makes an image of the same made slides for {MPP:g} µm per pixel, from a "
         f"stand-in GDC on the same machine: {network.DELAY * 1000:g} ms a request, "
         f"{network.RATE / 1e6:g} MB/s a connection, {network.DELAY + network.TILE_DELAY:g} s a "
-        "Deep Zoom tile. A way's seconds are those of the whole run, start and listing too, "
-        "divided by its slides, and medians where a way is repeated. `range` has as many slides "
-        "in flight as it chooses, `tiles` and `whole` four. A and B fetch one after another, as "
-        f"published; several connections are {CONNECTIONS}, each with a file of its own that "
-        "OpenSlide reads. The bare download moves the level's "
-        "tiles and the base's counts of their bytes, from where both are known to lie. "
-        "Of a slide with a base level alone, `range` has to move all. Ratios of an idle machine "
-        "carry over to others; seconds do not."
+        "Deep Zoom tile. Seconds are those of the whole run divided by its slides, medians where "
+        "it is repeated. `range` chooses its slides in flight, `tiles` and `whole` have "
+        f"{ours.WORKERS}. A and B fetch one after another, as published; several connections are "
+        f"{CONNECTIONS}, each with a file of its own. Ratios of an idle machine carry over to "
+        f"others; seconds do not. Aims for `range`: {FASTER_THAN_A} times as fast as A, "
+        f"{FASTER_THAN_B} times as fast as B. Figures that miss their aim are bold, here and below."
     )
-    aims = (
-        f"Aims for `range`, on slides with a level near the target: {FASTER_THAN_A} times as fast "
-        f"as A, {FASTER_THAN_B} times as fast as B, and {OF_BEFORE:g} times the seconds of the "
-        f"version before; {BYTES_OVER_TILES:g} times the bytes of the "
-        f"bare download and {BYTES_BESIDES / 1e6:g} MB more at most; at most a request for each "
-        f"directory and {REQUESTS_BESIDES_DIRECTORIES} more. Figures that miss their aim are bold, "
-        "here and below."
+    of_one = (
+        "`range` in the same runs. The limit is a bare download of what the image needs, from "
+        "where it is known to lie. Rounds are the longest chain of requests that each begin after "
+        f"the last ended: for the first of {ROUNDS_OF} slides fetched one by one, and the last."
     )
-    return "\n\n".join([fill(prose, LINE), fill(aims, LINE), table(COLUMNS, rows)])
+    return "\n\n".join(
+        [fill(prose, LINE), table(COLUMNS, ways), figures.section("One slide", of_one, one)]
+    )
 
 
-def _timings(trial: Trial, before: Sequence[str]) -> list[Timing]:
+def _timings(trial: Trial, plan: Plan) -> dict[str, Timing]:
     """Time whole files all at once, as they wait for connections of their own; the rest in turn."""
     trial.kind.listing(1, tiles=True)  # makes the slide and its tiles
-    slow = {A: 1} if trial.by_a else {}
-    slow |= {WHOLE: trial.whole} if trial.whole else {}
-    slow |= {SEVERAL: trial.several} if trial.several else {}
-    with ThreadPoolExecutor(len(ORDER)) as pool:
-        started = [pool.submit(_timed, way, trial.kind, count) for way, count in slow.items()]
-        timings = [each.result() for each in started]
-    counts = {RANGE: trial.fast, B: 1, BARE: trial.fast}
-    counts |= {BEFORE: trial.fast} if before else {}
-    runs = {way: partial(_timed, way, trial.kind, count, before) for way, count in counts.items()}
-    timings += in_turn(runs, trial.repetitions, lambda timing: timing.seconds).values()
-    timings.append(_timed(TILES, trial.kind, 2 * ours.WORKERS))
-    return sorted(timings, key=lambda timing: ORDER.index(timing.way))
-
-
-def _rows(trial: Trial, before: Sequence[str]) -> Iterator[Sequence[str]]:
-    timings = _timings(trial, before)
-    seconds = {timing.way: timing.seconds for timing in timings}
-    need = needed(trial.kind)
-    most_bytes = BYTES_OVER_TILES * need.bytes + BYTES_BESIDES
-    most_requests = need.directories + REQUESTS_BESIDES_DIRECTORIES
-    for timing in timings:
-        free = timing.way != RANGE or not trial.judged
-        ratios = {way: seconds[way] / timing.seconds for way in (A, B) if way in seconds}
-        leasts = {A: FASTER_THAN_A, B: FASTER_THAN_B}
-        faster = {way: cell(ratio, free or ratio >= leasts[way]) for way, ratio in ratios.items()}
-        if timing.way == RANGE and BEFORE in seconds:
-            ratio = timing.seconds / seconds[BEFORE]
-            faster[BEFORE] = cell(ratio, free or ratio <= OF_BEFORE)
-        yield (
-            timing.kind.name,
-            timing.way,
-            str(timing.slides),
-            number(timing.seconds),
-            cell(timing.bytes / 1e6, free or timing.bytes <= most_bytes),
-            cell(timing.requests, free or timing.requests <= most_requests),
-            {True: "known", False: "unknown", None: ""}[timing.known],
-            *(faster.get(way, "") for way in (A, B, BEFORE)),
-        )
+    others = {way: partial(_timed, way, trial.kind, OTHERS[way]) for way in trial.others}
+    whole = [way for way in trial.others if way in (A, SEVERAL, WHOLE)]
+    with ThreadPoolExecutor(len(OTHERS)) as pool:
+        started = {way: pool.submit(others.pop(way)) for way in whole}
+        timings = {way: each.result() for way, each in started.items()}
+    timings |= {way: run() for way, run in others.items()}
+    compared = (BEFORE, RANGE, BARE) if plan.before else (RANGE, BARE)
+    runs = {way: partial(_timed, way, trial.kind, trial.fast, plan.before) for way in compared}
+    return timings | in_turn(runs, plan.repetitions, lambda timing: timing.seconds)
 
 
 def _timed(way: str, kind: Kind, slides: int, before: Sequence[str] = ()) -> Timing:
     """Time a way on that many slides of the kind, which a stand-in lists just for it."""
     with shaped(kind.listing(slides, tiles=True)) as gdc:
-        found = _ours("range", gdc, before) if way == BEFORE else _WAYS[way](gdc, kind)
-        moved = traffic(gdc)
-    return Timing(
-        kind=kind,
-        way=way,
-        slides=slides,
-        seconds=found[0] / slides,
-        bytes=moved.bytes / slides,
-        requests=moved.requests / slides,
-        known=found[1],
+        seconds, known = _ours("range", gdc, before) if way == BEFORE else _WAYS[way](gdc, kind)
+        return Timing(slides, seconds, traffic(gdc), known)
+
+
+def _rows(kind: Kind, timings: Mapping[str, Timing]) -> Iterator[Sequence[str]]:
+    seconds = {way: timing.values[SECONDS] for way, timing in timings.items()}
+    for way in timings:
+        if way in (BEFORE, BARE):
+            continue
+        leasts = {A: FASTER_THAN_A, B: FASTER_THAN_B} if way == RANGE else {}
+        yield (
+            *(kind.name, way, str(timings[way].slides)),
+            *map(number, timings[way].values.values()),
+            "known" if timings[way].known else "unknown",
+            *(
+                cell(seconds[each] / seconds[way] if each in seconds else None, leasts.get(each))
+                for each in (A, B)
+            ),
+        )
+
+
+def _figures(trial: Trial, timings: Mapping[str, Timing], plan: Plan) -> Iterator[Figure]:
+    """Compare `range` with the version before and the bare download."""
+    kind = trial.kind
+    now, older, bare = (
+        timings[way].values if way in timings else {} for way in (RANGE, BEFORE, BARE)
     )
+    if not kind.has_levels:
+        yield Figure(kind.name, SECONDS, now[SECONDS], older.get(SECONDS), bare[SECONDS])
+        return
+    need = needed(kind)
+    most = {
+        MB: (BYTES_OVER_TILES * need.bytes + BYTES_BESIDES) / 1e6,
+        REQUESTS: need.directories + REQUESTS_BESIDES_DIRECTORIES,
+    }
+    for what, value in now.items():
+        yield Figure(
+            *(kind.name, what, value, older.get(what), bare[what] if what != REQUESTS else None),
+            most=most.get(what),
+            most_of_before=OF_BEFORE if what == SECONDS else None,
+        )
+    if trial.others:
+        run = partial(_rounds, kind)
+        now_rounds, older_rounds = ours.beside(
+            run, plan.before, plan.repetitions, lambda rounds: rounds[0] + rounds[1]
+        )
+        for place, slide in enumerate(("first", "last")):
+            then = older_rounds[place] if older_rounds else None
+            what = f"rounds of the {slide} slide"
+            yield Figure(kind.name, what, now_rounds[place], then, most=MOST_ROUNDS)
 
 
-def published_a(gdc: StandIn, _: Kind) -> tuple[float, bool]:
-    return _one_by_one(gdc, partial(published.whole_file, gdc.api)), True
+def _rounds(kind: Kind, program: Sequence[str]) -> tuple[int, int]:
+    """Return the rounds of the first and the last of slides that come one after another."""
+    with shaped(kind.listing(ROUNDS_OF)) as gdc:
+        ours.update(gdc, "range", 1, program=program)
+        first, *_, last = rounds_by_slide(gdc)
+    return first, last
+
+
+def published_a(gdc: StandIn, _: Kind, connections: int = 1) -> tuple[float, bool]:
+    return _published(gdc, partial(published.whole_file, gdc.api), connections), True
 
 
 def published_b(gdc: StandIn, _: Kind) -> tuple[float, bool]:
-    return _one_by_one(gdc, partial(published.tile_by_tile, gdc.tiles)), False
+    return _published(gdc, partial(published.tile_by_tile, gdc.tiles)), False
 
 
-def _one_by_one(gdc: StandIn, fetch: Callable[[str, float, Path], None]) -> float:
+def _published(
+    gdc: StandIn, fetch: Callable[[str, float, Path], None], connections: int = 1
+) -> float:
     with TemporaryDirectory(prefix="tcgamirror-bench-") as folder:
-        started = time.monotonic()
-        for file in gdc.files:
+
+        def one(file: Listed) -> None:
             fetch(file.file_id, MPP, Path(folder) / f"{file.file_id}.png")
-        return time.monotonic() - started
 
-
-def several_connections(gdc: StandIn, _: Kind) -> tuple[float, bool]:
-    """Fetch whole files side by side, as people do who write their own script."""
-    with TemporaryDirectory(prefix="tcgamirror-bench-") as folder:
         started = time.monotonic()
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
-            images = [(file.file_id, Path(folder) / f"{file.file_id}.png") for file in gdc.files]
-            fetched = [
-                pool.submit(published.whole_file, gdc.api, file_id, MPP, image)
-                for file_id, image in images
-            ]
-            for each in fetched:
-                each.result()
-        return time.monotonic() - started, True
+        with ThreadPoolExecutor(connections) as pool:
+            list(pool.map(one, gdc.files))
+        return time.monotonic() - started
 
 
 def _ours(via: str, gdc: StandIn, program: Sequence[str] = ours.PROGRAM) -> tuple[float, bool]:
@@ -186,19 +193,18 @@ def _ours(via: str, gdc: StandIn, program: Sequence[str] = ours.PROGRAM) -> tupl
 def bare_download(gdc: StandIn, kind: Kind) -> tuple[float, None]:
     """Fetch only what is needed, from where it is known to lie: nothing can be faster.
 
-    Each slide's block is fetched in equal parts, as many as it has connections.
+    Each block is fetched in equal parts.
     """
-    parts = CONNECTIONS // ours.WORKERS
     ranges = []
     for file in gdc.files:
         url = f"{gdc.bucket}/{file.file_id}/{file.file_name}"
         for block in needed(kind).blocks:
-            edges = [block.start + block.length * part // parts for part in range(parts + 1)]
-            ranges += [(url, *ends) for ends in pairwise(edges)]
-    sessions = [requests.Session() for _ in range(CONNECTIONS)]
+            edges = [block.start + block.length * part // BARE_PARTS for part in range(BARE_PARTS)]
+            ranges += [(url, *ends) for ends in pairwise([*edges, block.stop])]
+    sessions = [requests.Session() for _ in range(BARE_CONNECTIONS)]
     started = time.monotonic()
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        shares = [ranges[index::CONNECTIONS] for index in range(CONNECTIONS)]
+    with ThreadPoolExecutor(BARE_CONNECTIONS) as pool:
+        shares = [ranges[index::BARE_CONNECTIONS] for index in range(BARE_CONNECTIONS)]
         lengths = sum(pool.map(_fetch, sessions, shares))
     seconds = time.monotonic() - started
     if lengths != sum(stop - start for _, start, stop in ranges):
@@ -218,7 +224,7 @@ def _fetch(session: requests.Session, ranges: Sequence[tuple[str, int, int]]) ->
 _WAYS: Mapping[str, Callable[[StandIn, Kind], tuple[float, bool | None]]] = {
     A: published_a,
     B: published_b,
-    SEVERAL: several_connections,
+    SEVERAL: partial(published_a, connections=CONNECTIONS),
     RANGE: lambda gdc, _: _ours("range", gdc),
     TILES: lambda gdc, _: _ours("tiles", gdc),
     WHOLE: lambda gdc, _: _ours("whole", gdc),

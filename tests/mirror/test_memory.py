@@ -15,8 +15,8 @@ import pytest
 from tcgamirror.cli import main
 from tcgamirror.cli import status as looking
 from tests.bench.network import shaped
-from tests.bench.ours import peak, update
-from tests.bench.plan import FULL, LARGEST
+from tests.bench.ours import at_once, update
+from tests.bench.plan import AT_ONCE, FULL, LARGEST
 from tests.gdc import Listed, StandIn
 from tests.support.carrying import exported
 from tests.support.command import BINARY, Result, run
@@ -28,19 +28,19 @@ MOST = 400e6
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("slides", FULL.at_once if SOAK else [LARGEST])
+@pytest.mark.parametrize("slides", AT_ONCE if SOAK else [LARGEST])
 def test_four_of_the_largest_slides_at_once_stay_under_400_mb(slides: str) -> None:
-    kinds = FULL.at_once[slides]
+    kinds = AT_ONCE[slides]
     if not SOAK:
         *wide, alone = kinds
         kinds = (*wide, replace(alone, spec=replace(alone.spec, width=20_000, height=16_000)))
-    assert peak(kinds) < MOST
+    assert at_once(kinds).peak < MOST
 
 
 @pytest.mark.timeout(900)
 def test_32_slides_in_flight_stay_under_500_mb() -> None:
     """All of them wait for a slow network first, and then for a core."""
-    kind = FULL.at_once[LARGEST][0] if SOAK else FULL.linked
+    kind = AT_ONCE[LARGEST][0] if SOAK else FULL.linked
     with shaped(kind.listing(32)) as gdc:
         assert update(gdc, "range", workers=32).footprint.peak < 500e6
 
