@@ -47,7 +47,7 @@ LOCAL = "local:"
 ANSWER_SECONDS = 10.0
 """Seconds within which the scheduler must answer."""
 
-BRIEF_SECONDS = 2.0
+BRIEF_SECONDS = 1.0
 """Seconds that a worker's answer or the disconnection may take."""
 
 WORKER_SECONDS = 60.0
@@ -58,6 +58,9 @@ HUNG_SECONDS = 30.0
 
 POLL_SECONDS = 1.0
 """Least seconds between two requests for the list of workers."""
+
+PAUSE_SECONDS = 10.0
+"""Seconds since the last of these requests that are not a pause of this process."""
 
 KEYS = "tcgamirror-"
 """Prefix of the keys of our tasks."""
@@ -97,8 +100,9 @@ class DaskWorkers:
         self._workers_seen_at = time.monotonic()
         self._is_draining = False
         self._orders: Orders | None = None
-        self._in_flight: dict[Future[Reply], Slide] = {}
-        self._ended: SimpleQueue[tuple[Future[Reply], Reply | BaseException]] = SimpleQueue()
+        # With the futures, because Dask drops a task whose future is gone.
+        self._in_flight: dict[Slide, Future[Reply] | BaseException] = {}
+        self._ended: SimpleQueue[tuple[Slide, Reply | BaseException]] = SimpleQueue()
         self.bytes_moved = 0
         self.origins: dict[str, str] = {}
         # A killed run's station has the same name: replacing it stops the slides it still fetches.
@@ -112,6 +116,8 @@ class DaskWorkers:
             station = Station(mirror.settings, self._orders or Orders(), is_local=is_local)
             opened.callback(self._remove_station)
             self._register(station)
+            # The wait for a hung worker is no pause.
+            self._polled_at = time.monotonic()
             self._opened = opened.pop_all()
 
     def _register(self, station: Station) -> None:
@@ -158,8 +164,13 @@ class DaskWorkers:
         return client
 
     def _start_processes(self, processes: int) -> LocalCluster:
+        config = {
+            "distributed.scheduler.allowed-failures": RETRIES,
+            # Dask takes Ctrl-Z of all processes for hung workers.
+            "distributed.scheduler.worker-ttl": None,
+        }
         try:
-            with dask.config.set({"distributed.scheduler.allowed-failures": RETRIES}):
+            with dask.config.set(config):
                 return LocalCluster(
                     n_workers=processes,
                     threads_per_worker=-(-worker_bounds(self._mirror.settings).first // processes),
@@ -200,14 +211,16 @@ class DaskWorkers:
         # For a key that it knows, Dask would give the earlier result.
         key = f"{KEYS}{uuid4().hex}"
         begin = partial(self._client.submit, fetch, self._station, slide, key=key, retries=RETRIES)
-        with self._translate_errors():
-            future = self._call(begin)
-        self._in_flight[future] = slide
-        future.add_done_callback(self._gather)
+        future = self._in_flight[slide] = result_or_error(partial(self._call, begin))
+        if isinstance(future, BaseException):
+            # Not raised, so that the slides that have ended are recorded first.
+            self._ended.put((slide, future))
+        else:
+            future.add_done_callback(partial(self._gather, slide))
 
-    def _gather(self, future: Future[Reply]) -> None:
+    def _gather(self, slide: Slide, future: Future[Reply]) -> None:
         def gather() -> None:
-            self._ended.put((future, result_or_error(partial(self._call, future.result))))
+            self._ended.put((slide, result_or_error(partial(self._call, future.result))))
 
         # In a thread of its own, because a hung worker may take minutes to send an image.
         if start_further_thread(gather, "dask") is None:
@@ -217,14 +230,21 @@ class DaskWorkers:
         self._is_draining = True
 
     def take_ended(self, timeout: float) -> list[Result]:
-        with self._translate_errors():
-            self._poll()
+        try:
+            with self._translate_errors():
+                self._poll()
+        except TcgaMirrorError:
+            # The slides that have ended are recorded first.
+            if self._ended.empty():
+                raise
         ends = []
         with suppress(Empty):
             ends.append(self._ended.get(timeout=timeout))
             while True:
                 ends.append(self._ended.get_nowait())
-        return [self._result(self._in_flight.pop(future), reply) for future, reply in ends]
+        for slide, _ in ends:
+            del self._in_flight[slide]
+        return [self._result(slide, reply) for slide, reply in ends]
 
     def close(self, timeout: float) -> bool:
         """Stop what is in flight, and leave the cluster as it was.
@@ -233,7 +253,7 @@ class DaskWorkers:
         """
         end = time.monotonic() + timeout
         with suppress(OSError, Empty):
-            if self._in_flight:
+            if self._in_flight and not (self._orders and self._orders.stop):
                 self._give(Orders(begin=False, stop=True))
             for _ in self._in_flight:
                 self._ended.get(timeout=max(0.0, end - time.monotonic()))
@@ -297,8 +317,8 @@ class DaskWorkers:
             Unreachable: There was no worker for WORKER_SECONDS.
             UsageError: A worker has another version.
         """
-        now = time.monotonic()
-        if now - self._polled_at >= POLL_SECONDS:
+        now, stop = time.monotonic(), self._shutdown.stop.is_set()
+        if now - self._polled_at >= POLL_SECONDS and not stop:
             workers = self._ask("identity")["workers"]
             self._restart_hung({name: each["last_seen"] for name, each in workers.items()}, now)
             threads: dict[str, int] = {name: each["nthreads"] for name, each in workers.items()}
@@ -312,7 +332,6 @@ class DaskWorkers:
                 raise self._unreachable(f"it has no worker for {WORKER_SECONDS:.0f} s")
             self._threads = threads
             self._polled_at = time.monotonic()
-        stop = self._shutdown.stop.is_set()
         orders = Orders(max(1, len(self._threads)), not self._is_draining, stop)
         if orders != self._orders:
             self._give(orders)
@@ -325,7 +344,9 @@ class DaskWorkers:
         last_seen: times of the last heartbeats, by the scheduler's clock. `_heartbeats` has each
         with the time at which this process first saw it.
         """
-        former = self._heartbeats
+        # Ctrl-Z may have paused the workers, too.
+        paused = max(0.0, now - self._polled_at - PAUSE_SECONDS)
+        former = {name: (seen, at + paused) for name, (seen, at) in self._heartbeats.items()}
         self._heartbeats = {
             name: former[name] if name in former and former[name][0] == seen else (seen, now)
             for name, seen in last_seen.items()

@@ -19,7 +19,7 @@ from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.ladder import build_ladder
 from tcgamirror.mirror.refresh import open_client
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.model.errors import Interrupted, UsageError
+from tcgamirror.model.errors import Interrupted, TcgaMirrorError, UsageError
 from tcgamirror.model.slide import Outcome, Slide
 from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.workspace import Workspace
@@ -112,7 +112,11 @@ def fetch(station: str, slide: Slide) -> Reply:
     plugin = worker.plugins.get(station)
     if not isinstance(plugin, Station):
         raise UsageError(f"Dask worker {worker.address}: it lost this run's settings. Run again")
-    return plugin.fetch(slide)
+    try:
+        return plugin.fetch(slide)
+    except TcgaMirrorError as error:
+        # Its paths and limits are those of the worker's machine.
+        raise type(error)(f"Dask worker {worker.address}: {error}") from error
 
 
 def obey(station: str, orders: Orders, dask_worker: Worker) -> None:

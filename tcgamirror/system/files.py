@@ -271,7 +271,8 @@ def disk_errors(path: Path) -> Iterator[None]:
 
     Raises:
         DiskFull: The disk or quota is full, or the file is too large for the file system.
-        UsageError: The path is read-only, forbidden or missing, or something is in its way.
+        UsageError: The path is read-only, forbidden or missing, or something is in its way. Or
+            too many files are open.
         Damaged: The disk fails.
         OSError: Any other error, unchanged.
     """
@@ -293,6 +294,11 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise UsageError(
                 f"nothing can be written at {place} ({error.strerror}): mount the disk it lies "
                 "on, or remove what is in its way"
+            ) from error
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise UsageError(
+                f"{place}: {error.strerror}. Allow more (ulimit -n), or work on fewer slides at "
+                "once (workers = 1 in tcgamirror.toml)"
             ) from error
         if error.errno in _BROKEN:
             raise Damaged(

@@ -18,12 +18,24 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror import dask_executor
 from tcgamirror.mirror.dask_executor import DaskWorkers
-from tcgamirror.mirror.directory import Mirror
+from tcgamirror.mirror.directory import CATALOGUE, Mirror
+from tcgamirror.model.errors import Unreachable
+from tcgamirror.model.slide import Outcome
 from tcgamirror.system.interrupt import Shutdown
 from tests.gdc import Listed, StandIn
-from tests.support.command import BINARY, ended, inside, run, started, succeeded, surroundings
+from tests.support.command import (
+    BINARY,
+    ended,
+    inside,
+    run,
+    started,
+    succeeded,
+    surroundings,
+    went_well,
+)
 from tests.support.mirrors import filled, images, made, rewrite, rows, says, until, updated
 
 pytestmark = pytest.mark.skipif(BINARY in os.environ, reason="the executable has no Dask")
@@ -95,6 +107,20 @@ def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield dask
 
 
+NO_MORE_FILES = """
+import resource
+from tcgamirror.mirror.ladder import Ladder
+
+def fetch(*given, whole=Ladder.fetch):
+    outcome = whole(*given)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+    return outcome
+
+Ladder.fetch = fetch
+"""
+"""What a worker runs at its start, so that it has no room for the file of an image it has made."""
+
+
 @contextmanager
 def slowly(gdc: StandIn) -> Iterator[None]:
     gdc.delay = 0.2
@@ -141,6 +167,32 @@ def test_a_killed_scheduler_ends_the_run_and_the_next_one_goes_on(
     assert is_same(root, alone)
 
 
+def test_images_received_before_the_scheduler_is_lost_are_not_dropped(
+    gdc: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask_executor, "POLL_SECONDS", 0.0)
+    root = made(tmp_path / "m", gdc, slides=4)
+    for command in ("refresh", "sample"):
+        went_well("--mirror", root, command)
+    with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
+        *slides, last = catalogue.queue.due(retry_failed=False, now=time.time())
+    with cluster(tmp_path / "dask", workers=2) as dask:
+        workers = DaskWorkers(dask.address, Mirror.find(root, above=False), Shutdown())
+        for slide in slides:
+            workers.submit(slide)
+        until(lambda: workers._ended.qsize() == len(slides), 60)
+        dask.scheduler.kill()
+        until(lambda: workers._client.status == "closed")
+        workers.submit(last)
+        results = workers.take_ended(1)
+        assert {each.slide for each in results if isinstance(each, Outcome)} == {*slides}
+        assert len(images(root)) == len(slides)
+        assert [type(each) for each in results[3:]] == [Unreachable]
+        with pytest.raises(Unreachable):
+            workers.take_ended(1)
+        workers.close(1)
+
+
 def test_ctrl_c_ends_the_slides_in_flight_and_begins_no_other(
     gdc: StandIn, alone: Path, dask: Cluster, tmp_path: Path
 ) -> None:
@@ -159,21 +211,24 @@ def test_ctrl_c_ends_the_slides_in_flight_and_begins_no_other(
     assert is_same(root, alone)
 
 
-def test_ctrl_c_twice_ends_a_run_whose_worker_hangs(
-    gdc: StandIn, alone: Path, dask: Cluster, tmp_path: Path
+@pytest.mark.parametrize(
+    ("hung", "stops"), [("worker", [signal.SIGINT] * 2), ("scheduler", [signal.SIGTERM])]
+)
+def test_a_run_whose_worker_or_scheduler_hangs_stops_at_once(
+    gdc: StandIn, alone: Path, tmp_path: Path, hung: str, stops: list[signal.Signals]
 ) -> None:
     root = made(tmp_path / "m", gdc, slides=SLIDES)
-    victim = dask.worker()
-    with slowly(gdc), started("--mirror", root, "update", "--dask", dask.address) as update:
-        until(partial(has_image, root))
-        victim.send_signal(signal.SIGSTOP)
-        for _ in range(2):
-            update.send_signal(signal.SIGINT)
-            time.sleep(0.5)
-        begun = time.monotonic()
-        assert ended(update).code == 130
-    assert time.monotonic() - begun < 20
-    victim.kill()
+    with cluster(tmp_path / "dask", workers=2) as dask, slowly(gdc):
+        victim = dask.worker() if hung == "worker" else dask.scheduler
+        with started("--mirror", root, "update", "--dask", dask.address) as update:
+            until(partial(has_image, root))
+            victim.send_signal(signal.SIGSTOP)
+            for stop in stops:
+                update.send_signal(stop)
+                time.sleep(0.5)
+            begun = time.monotonic()
+            assert ended(update).code == 130
+    assert time.monotonic() - begun < 8
     updated(root)
     assert is_same(root, alone)
 
@@ -237,6 +292,49 @@ def test_a_hung_worker_is_removed_unless_it_has_tasks_of_others(
         workers.close(1)
 
 
+def test_a_worker_that_paused_with_the_run_is_not_restarted(
+    gdc: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("HUNG", 3.0), ("PAUSE", 1.0), ("POLL", 0.2)):
+        monkeypatch.setattr(dask_executor, f"{name}_SECONDS", seconds)
+    mirror = Mirror.find(made(tmp_path / "m", gdc, slides=1), above=False)
+    with cluster(tmp_path / "dask", workers=0) as dask:
+        only = dask.worker()
+        workers = DaskWorkers(dask.address, mirror, Shutdown())
+        workers.take_ended(0.5)
+        only.send_signal(signal.SIGSTOP)
+        time.sleep(4)
+        # Asked before the worker's first heartbeat.
+        workers.take_ended(0)
+        only.send_signal(signal.SIGCONT)
+        for _ in range(5):
+            workers.take_ended(0.2)
+        assert only.poll() is None and workers.threads == 1
+        workers.close(1)
+
+
+def test_ctrl_z_for_long_restarts_no_process_of_this_machine(
+    gdc: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The least that Dask takes is five seconds.
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "1s")
+    root = made(tmp_path / "m", gdc, slides=SLIDES)
+    rewrite(root, "^workers = .*", "workers = 2")
+    with slowly(gdc), started("--mirror", root, "update", "--dask", "local:2") as update:
+
+        def processes() -> bytes:
+            return subprocess.check_output(["pgrep", "-P", str(update.pid)])
+
+        until(partial(has_image, root))
+        before, done = processes(), len(list(root.glob("images/*/*.png")))
+        os.killpg(update.pid, signal.SIGSTOP)
+        time.sleep(7)
+        os.killpg(update.pid, signal.SIGCONT)
+        until(lambda: len(list(root.glob("images/*/*.png"))) > done + 1)
+        assert processes() == before
+        assert ended(update).code == 0
+
+
 def test_workers_that_answer_are_used_while_one_that_joins_hangs(
     gdc: StandIn, alone: Path, tmp_path: Path
 ) -> None:
@@ -285,6 +383,16 @@ def test_a_worker_of_another_version_is_refused(gdc: StandIn, tmp_path: Path) ->
         result = run("--mirror", root, "update", "--dask", dask.address)
     says(result, 2, "Dask worker tcp://", "it has tcgamirror 9.9", "Install the same version")
     assert images(root) == {}
+
+
+def test_the_open_files_limit_of_a_worker_is_named(gdc: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "sitecustomize.py").write_text(NO_MORE_FILES)
+    root = made(tmp_path / "m", gdc, slides=1)
+    with cluster(tmp_path / "dask", workers=0) as dask:
+        dask.worker(path=tmp_path / "other")
+        result = run("--mirror", root, "update", "--dask", dask.address)
+    says(result, 2, "Dask worker tcp://", "Too many open files", "ulimit -n")
 
 
 def test_an_address_of_no_scheduler(gdc: StandIn, tmp_path: Path) -> None:
