@@ -12,7 +12,7 @@ from tcgamirror.mirror.provenance import addition_facts
 from tcgamirror.model.errors import UsageError
 from tcgamirror.model.sampling import Plan
 from tcgamirror.model.slide import Kind, Slide
-from tcgamirror.model.text import command_line
+from tcgamirror.model.text import command_line, is_or_are
 from tcgamirror.system.files import file_digest
 
 SAMPLED = "sampled"
@@ -90,7 +90,8 @@ def _fill_planned(
     if slides is not None and slides > there:
         # The kind is a default, which a user who sees more slides listed may not know.
         kind = f" of kind {min(plan.kinds)}" if len(plan.kinds) == 1 else ""
-        warn(f"{slides:,} slides are asked for, but there are only {there:,}{kind}: all are taken")
+        found = f"there {is_or_are(there)} only {there:,}{kind}"
+        warn(f"{slides:,} slides are asked for, but {found}: all are taken")
     _add(catalogue, fresh, plan)
     return len(fresh)
 
