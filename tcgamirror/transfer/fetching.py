@@ -75,37 +75,31 @@ def fetch_to_partial(source: ImageSource, image: Image, part: str, check: Check)
 
     The file is removed after NotFound, Damaged or ChecksumMismatch.
     """
+    is_small = image.bytes <= _IN_MEMORY
     try:
-        with FileIO(_open_partial(part), "r+") as file:
-            if image.bytes > _IN_MEMORY:
-                with BufferedRandom(file, PIECE) as buffered:
-                    _fetch(source, image, buffered, check)
-            else:
-                content = BytesIO(file.read(image.bytes))
-                _fetch(source, image, content, check)
-                file.seek(0)
-                file.truncate()
-                file.write(content.getbuffer())
+        with FileIO(_open_partial(part), "r+") as raw:
+            file = BytesIO(raw.read(image.bytes)) if is_small else BufferedRandom(raw, PIECE)
+            with file:
+                size = file.seek(0, os.SEEK_END)
+                # A part may be of an older image.
+                tries = 2 if 0 < size < image.bytes else 1
+                while not _is_checked(file, image, check):
+                    if not tries:
+                        raise ChecksumMismatch(
+                            f"{image.path}: its digest differs from the catalogue's. Run "
+                            "tcgamirror verify --repair in the mirror that it comes from"
+                        )
+                    if size and tries == 1:
+                        file.truncate(0)
+                    tries -= 1
+                    source.fetch(image, file)
+                if isinstance(file, BytesIO):
+                    raw.seek(0)
+                    raw.truncate()
+                    raw.write(file.getbuffer())
     except (NotFound, Damaged, ChecksumMismatch):
         Path(part).unlink(missing_ok=True)
         raise
-
-
-def _fetch(source: ImageSource, image: Image, file: _Content, check: Check) -> None:
-    """Have `file`, which may hold some of the image, hold all of it."""
-    size = file.seek(0, os.SEEK_END)
-    # A part may be of an older image.
-    tries = 2 if 0 < size < image.bytes else 1
-    while not _is_checked(file, image, check):
-        if not tries:
-            raise ChecksumMismatch(
-                f"{image.path}: its digest differs from the catalogue's. Run tcgamirror "
-                "verify --repair in the mirror that it comes from"
-            )
-        if size and tries == 1:
-            file.truncate(0)
-        tries -= 1
-        source.fetch(image, file)
 
 
 def _open_partial(part: str) -> int:

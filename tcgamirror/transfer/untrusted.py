@@ -156,11 +156,6 @@ class UntrustedCatalogue:
             rows = self._connection.execute(f"SELECT file_name FROM {table}")
             return {name for (name,) in rows}
 
-    def md5s(self) -> dict[str, str | None]:
-        """Return the md5 of every slide by its file name."""
-        with self._translated():
-            return dict(self._connection.execute("SELECT file_name, md5 FROM slides"))
-
     def listed(self) -> Iterator[Row]:
         """Yield every slide of the last listing, in its order."""
         where = "slides WHERE upstream IN ('current', 'changed') ORDER BY position"

@@ -187,7 +187,8 @@ def make_plan(
     by_path = {image.path: image for image in local.images}
     source.check_places({image.path: image.file_name for image in local.images})
     own_images = {image.file_name: image for image in local.images if image.done}
-    md5s = source.md5s() if own_images else {}
+    slides = source.rows("slides") if own_images else ()
+    md5s = {row["file_name"]: row["md5"] for row in slides}
     kept = 0
     left = {*local.excluded} | source.names("exclusions")
     check, fetch, replaced = [], [], set()

@@ -9,9 +9,9 @@ replaces all rows. So no reader ever finds a row that is done without its image.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -25,7 +25,6 @@ from tcgamirror.model import text
 from tcgamirror.model.errors import (
     ChecksumMismatch,
     Damaged,
-    DiskFull,
     Interrupted,
     NetworkError,
     NotFound,
@@ -34,7 +33,7 @@ from tcgamirror.model.errors import (
     UsageError,
 )
 from tcgamirror.system.interrupt import Shutdown
-from tcgamirror.system.parallel import start_pool
+from tcgamirror.system.parallel import result_or_error, start_pool
 from tcgamirror.transfer.fetching import BATCH_BYTES
 from tcgamirror.transfer.settings_copy import read_copies
 from tcgamirror.transfer.sync.plan import (
@@ -216,17 +215,22 @@ class _Sync:
             self._make_mirror()
         self.failed.clear()
         self.progress.start_images(len(images), sum(image.bytes for image in images))
-        pool = start_pool(max(self.source.workers, self.target.workers), "sync")
-        # Which costs less for each image than `as_completed`.
-        done: SimpleQueue[Future[bool]] = SimpleQueue()
-        unsettled = 0
+        waiting, unsettled = iter(images), 0
+        done: SimpleQueue[tuple[Image, bool | BaseException]] = SimpleQueue()
+
+        def obtain() -> None:
+            # A future for each image would cost as much as to open a small one.
+            for image in waiting:
+                done.put((image, result_or_error(partial(self._obtain, image, plan))))
+
+        workers = max(self.source.workers, self.target.workers)
+        pool = start_pool(workers, "sync")
         try:
-            running = {pool.submit(self._obtain, image, plan): image for image in images}
-            for future in running:
-                future.add_done_callback(done.put)
+            for _ in range(workers):
+                pool.submit(obtain)
             for _ in images:
-                image = running[future := done.get()]
-                self._count(image, future)
+                image, outcome = done.get()
+                self._count(image, outcome)
                 if self.fetched + self.adopted:
                     self._make_mirror()
                 self.progress.add_images(1, image.bytes)
@@ -239,7 +243,7 @@ class _Sync:
             self.shutdown.force()
             raise
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown()
         return plan
 
     def _compare(self, remote: UntrustedCatalogue) -> tuple[Local, SyncPlan]:
@@ -249,25 +253,25 @@ class _Sync:
             check_same_target(remote.fixed, local.fixed, self.source.name, self.target.name)
         return local, make_plan(local, remote, self.found)
 
-    def _count(self, image: Image, future: Future[bool]) -> None:
+    def _count(self, image: Image, outcome: bool | BaseException) -> None:
         """Count one image. Raises errors that end the run."""
-        try:
-            is_fetched = future.result()
-        except (DiskFull, Interrupted, Unreachable, UsageError):
-            raise
-        except (NetworkError, Damaged, ChecksumMismatch) as error:
-            self.unreached.add([error.fault])
-            if self.unreached.count >= SITE_DOWN_AFTER:
-                raise Unreachable(
-                    f"{self.source.name}: sends no image any more. The last: {error}"
-                ) from error
-            self.failed[image.file_name] = ImageFailure(image.path, image.file_name, str(error))
-            self.last_error = error
-        else:
+        if isinstance(outcome, bool):
             self.unreached.add()
-            self.fetched += is_fetched
-            self.adopted += not is_fetched
-            self.fetched_bytes += image.bytes if is_fetched else 0
+            self.fetched += outcome
+            self.adopted += not outcome
+            self.fetched_bytes += image.bytes * outcome
+            return
+        if isinstance(outcome, Unreachable) or not isinstance(
+            outcome, NetworkError | Damaged | ChecksumMismatch
+        ):
+            raise outcome
+        self.unreached.add([outcome.fault])
+        if self.unreached.count >= SITE_DOWN_AFTER:
+            raise Unreachable(
+                f"{self.source.name}: sends no image any more. The last: {outcome}"
+            ) from outcome
+        self.failed[image.file_name] = ImageFailure(image.path, image.file_name, str(outcome))
+        self.last_error = outcome
 
     def _obtain(self, image: Image, plan: SyncPlan) -> bool:
         """Find or fetch one image; return whether it was fetched."""
