@@ -148,11 +148,15 @@ _FIRST_ENTRIES = ((Tag.SUBFILE, 4), (Tag.WIDTH, 3), (Tag.WIDTH, 4))
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tag of a directory. count: values. span: the bytes that hold them."""
+    """One tag of a directory. count: values. span: the bytes that hold them.
+
+    data: those bytes, if they lie in the directory itself.
+    """
 
     type: int
     count: int
     span: Span
+    data: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +204,10 @@ class Directory:
             return b""
         if entry.span.length > MAX_VALUE_BYTES:
             raise BadSlide(f"its tag {tag} has {entry.span.length} bytes")
-        return self.tiff.read(entry.span)
+        return self._bytes(entry)
+
+    def _bytes(self, entry: Entry) -> bytes:
+        return self.tiff.read(entry.span) if entry.data is None else entry.data
 
     def number(self, tag: int, default: int | None = None) -> int:
         entry = self.entries.get(tag)
@@ -209,15 +216,16 @@ class Directory:
                 raise BadSlide(f"its tag {tag} is missing or no number")
             return default
         code = _TYPE_CODES[entry.type]
-        first = Span(entry.span.start, entry.span.start + struct.calcsize("=" + code))
-        return self.tiff.layout.unpack(code, self.tiff.read(first))[0]
+        length = struct.calcsize("=" + code)
+        data = entry.data or self.tiff.read(Span(entry.span.start, entry.span.start + length))
+        return self.tiff.layout.unpack(code, data[:length])[0]
 
     def numbers(self, tag: int, count: int) -> array[int]:
         entry = self.entries[tag]
         code = _TYPE_CODES[entry.type]
         if entry.count != count or code not in "HIQ":
             raise BadSlide(f"its tag {tag} has {entry.count} values for {count} tiles")
-        values: array[int] = array(code, self.tiff.read(entry.span))
+        values: array[int] = array(code, self._bytes(entry))
         if not self.tiff.layout.is_native:
             values.byteswap()
         return values
@@ -226,7 +234,7 @@ class Directory:
         entry = self.entries.get(tag)
         if entry is None or entry.type != Type.RATIONAL or entry.count != 1:
             return None
-        numerator, denominator = self.tiff.layout.unpack("II", self.tiff.read(entry.span))
+        numerator, denominator = self.tiff.layout.unpack("II", self._bytes(entry))
         return numerator / denominator if denominator else None
 
 
@@ -323,6 +331,7 @@ class Tiff:
             return tag, None
         length = count * struct.calcsize("=" + _TYPE_CODES[kind])
         if length <= len(data) - inline:
-            return tag, Entry(kind, count, Span(offset + inline, offset + inline + length))
+            start, stop = offset + inline, offset + inline + length
+            return tag, Entry(kind, count, Span(start, stop), data[inline : inline + length])
         (start,) = self.layout.unpack(code, data[inline:])
         return tag, Entry(kind, count, Span(start, start + length))
