@@ -135,6 +135,10 @@ class Workspace:
 
     def _make_space(self, lease: Lease, need: int, others: list[Lease]) -> bool:
         """Return whether disk and limit allow `need`, after removing leftovers if necessary."""
+        promised = sum(other.reserved for other in others) + need
+        if self._limit is None and free_bytes(self._root) - promised >= self._min_free:
+            # Even if nothing of it is written yet.
+            return True
         used = {other: other.bytes for other in [*others, lease]}
         reserved = sum(max(other.reserved, used[other]) for other in others) + need
         unwritten = reserved - sum(used.values())
