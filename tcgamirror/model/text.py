@@ -97,7 +97,9 @@ def printable(text: str, limit: int = 200) -> str:
     >>> printable("no\x1b[2J\naccess", limit=8)
     'no [2J …'
     """
-    clean = "".join(letter if letter.isprintable() else " " for letter in text[: limit + 1])
+    clean = text[: limit + 1]
+    if not clean.isprintable():
+        clean = "".join(letter if letter.isprintable() else " " for letter in clean)
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 
