@@ -15,10 +15,9 @@ import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import openslide
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
@@ -28,6 +27,9 @@ from tcgamirror.imaging.tiff import RandomAccess
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadTile, UnsupportedSlide
 from tcgamirror.model.geometry import Grid, Size, reduction
+
+if TYPE_CHECKING:
+    from openslide import OpenSlide
 
 Pixels = NDArray[np.uint8]
 """RGB, of shape (rows, columns, 3)."""
@@ -183,20 +185,25 @@ class OpenSlideTiles(TileReader):
     def __exit__(self, *_: object) -> None:
         self._slide.close()
 
-    def _open(self) -> openslide.OpenSlide:
+    def _open(self) -> OpenSlide:
+        # Imported late, because few slides need it.
+        from openslide import OpenSlide, OpenSlideCache, OpenSlideError
+
         try:
-            slide = openslide.OpenSlide(self._path)
-        except openslide.OpenSlideError as error:
+            slide = OpenSlide(self._path)
+        except OpenSlideError as error:
             raise UnsupportedSlide(f"OpenSlide cannot read the level: {error}") from error
         # Each tile is read once, so a larger cache is never used.
-        slide.set_cache(openslide.OpenSlideCache(OPENSLIDE_CACHE_BYTES))
+        slide.set_cache(OpenSlideCache(OPENSLIDE_CACHE_BYTES))
         return slide
 
     def read_tile(self, column: int, row: int) -> Pixels | None:
+        from openslide import OpenSlideError
+
         box = self.grid.box(column, row)
         try:
             region = self._slide.read_region((box.left, box.top), 0, box.size)
-        except openslide.OpenSlideError as error:
+        except OpenSlideError as error:
             # After its first error OpenSlide fails every call for this slide.
             self._slide.close()
             self._slide = self._open()
