@@ -202,6 +202,15 @@ def test_a_stopped_shard_keeps_what_it_recorded(
     assert codes == [None if end == signal.SIGKILL else INTERRUPTED, 0]
 
 
+def test_an_image_whose_record_a_kill_prevented_is_fetched_again(root: Path, single: Path) -> None:
+    assert fetch(root, "1/1").code == 0
+    file = root / "work/shards/1-of-1.jsonl"
+    begin, *outcomes, _end = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([begin, *outcomes[3:]]))
+    assert "3 slides fetched" in collect(root).out
+    assert is_as_one_run(root, single)
+
+
 def test_random_kills_of_random_divisions_lose_nothing(
     root: Path, single: Path, gdc: StandIn
 ) -> None:
