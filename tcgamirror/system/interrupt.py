@@ -36,9 +36,9 @@ class Deadline:
         return time.monotonic() >= self.end
 
 
-def set_handler(handler: Callable[[int, FrameType | None], object]) -> None:
-    """Set what SIGINT and SIGTERM do, unless they are ignored, as SIGINT is for `command &`."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+def set_handler(handler: Callable[[int, FrameType | None], object], *more: signal.Signals) -> None:
+    """Set what SIGINT, SIGTERM and `more` do, unless ignored, as SIGINT is for `command &`."""
+    for number in (signal.SIGINT, signal.SIGTERM, *more):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
 

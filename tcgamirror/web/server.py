@@ -124,7 +124,7 @@ class Server(TcpWSGIServer):
 
 
 def serve(root: Path, host: str, port: int, announce: Callable[[str, bool], None]) -> ExitCode:
-    """Serve the mirror until a signal; return DONE for SIGTERM, INTERRUPTED for Ctrl-C.
+    """Serve the mirror until a signal; return DONE for SIGTERM, else INTERRUPTED.
 
     Args:
         announce: Called with the address and whether other machines can reach it.
@@ -152,7 +152,8 @@ def serve(root: Path, host: str, port: int, announce: Callable[[str, bool], None
             # waitress's loop ends in order only by this exception.
             raise KeyboardInterrupt
 
-        set_handler(stop)
+        # A closed terminal must leave no copy of the catalogue either.
+        set_handler(stop, signal.SIGHUP)
         try:
             assert server.socket is not None
             address, number = server.socket.getsockname()[:2]

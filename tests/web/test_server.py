@@ -347,14 +347,22 @@ def test_a_request_that_drips_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyP
 # Begun and ended -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_signal_ends_it_in_order(tmp_path: Path, number: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGHUP, 130)]
+)
+def test_a_signal_ends_it_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     with started("--mirror", made_up(tmp_path / "m", 1), "serve", "--port", "0") as process:
         assert process.stdout is not None
         assert "until Ctrl-C" in process.stdout.readline()
+        assert list((tmp_path / "tmp").iterdir())
         process.send_signal(number)
         result = ended(process, 10)
     assert (result.code, result.err) == (code, "")
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 def test_a_port_in_use_and_a_host_for_everyone(tmp_path: Path) -> None:
