@@ -296,10 +296,7 @@ def disk_errors(path: Path) -> Iterator[None]:
                 "on, or remove what is in its way"
             ) from error
         if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise UsageError(
-                f"{place}: {error.strerror}. Allow more (ulimit -n), or work on fewer slides at "
-                "once (workers = 1 in tcgamirror.toml)"
-            ) from error
+            raise UsageError(f"{place}: {error.strerror}. Allow more by ulimit -n") from error
         if error.errno in _BROKEN:
             raise Damaged(
                 f"the disk fails at {place} ({error.strerror}): look at the system's log, and "
