@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
 import time
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.listing import ListingStream, MergeCounts
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.errors import NetworkError
+from tcgamirror.model.labels import SlideLabels
 from tcgamirror.model.slide import Slide
 from tcgamirror.model.text import timestamp
 from tcgamirror.net.client import HttpClient, host_key
@@ -26,6 +30,7 @@ from tcgamirror.sources.manifest import (
     release_name,
 )
 from tcgamirror.system.interrupt import Shutdown
+from tcgamirror.system.parallel import Background
 
 _MANIFEST = "manifest merged"
 """Key of the fact that holds the digest of the last merged manifest."""
@@ -157,25 +162,59 @@ def look_up(
     catalogue.set_fact(_NOT_FOUND, unknown(catalogue.listing.without_project()))
 
 
-def take_labels(
+class LabelReader:
+    """The labels of slides, read by another thread while slides are fetched.
+
+    seen, total: slides whose labels were read so far, and all. listing: number of the listing.
+    """
+
+    def __init__(
+        self, client: gdc.JsonClient, api: str, file_ids: Sequence[str] | None, listing: str
+    ) -> None:
+        """Begin to read. file_ids: of the slides; None for all. Raises MemoryError."""
+        self.listing = listing
+        self.seen = self.total = 0
+        # Packed, as they take a fiftieth of the memory until they are needed.
+        self._pages: list[bytes] = []
+        self._reading = Background(lambda: self._read(client, api, file_ids), "labels")
+
+    def _read(self, client: gdc.JsonClient, api: str, file_ids: Sequence[str] | None) -> None:
+        for page in read_labels(client, api, file_ids):
+            self._pages.append(zlib.compress(pickle.dumps(page.items)))
+            self.seen, self.total = page.seen, page.total
+
+    def labels(self, check: Callable[[], None]) -> Iterator[SlideLabels]:
+        """Return all labels, once they are read. Raises NetworkError or Interrupted.
+
+        check: called while they are waited for.
+        """
+        self._reading.result(check)
+        return chain.from_iterable(pickle.loads(zlib.decompress(page)) for page in self._pages)
+
+
+def begin_labels(
     catalogue: Catalogue,
     client: gdc.JsonClient,
     api: str,
     *,
     of_manifest: bool,
     force: bool = False,
-    on_page: Callable[[int, int], None] = lambda *_: None,
-) -> None:
-    """Read the labels of all slides, unless those of the listing merged last were read.
+) -> LabelReader | None:
+    """Begin to read the labels of all slides; None if those of the last listing were read.
 
-    of_manifest: ask for the slides known here alone. Raises NetworkError before any change.
+    of_manifest: ask for the slides known here alone.
     """
     listing = str(catalogue.listing.count_merges())
     if catalogue.fact(_LABELS) == listing and not force:
-        return
+        return None
     file_ids = catalogue.listing.listed_ids() if of_manifest else None
-    catalogue.labels.put(read_labels(client, api, file_ids, on_page))
-    catalogue.set_fact(_LABELS, listing)
+    return LabelReader(client, api, file_ids, listing)
+
+
+def put_labels(catalogue: Catalogue, reader: LabelReader, check: Callable[[], None]) -> None:
+    """Put labels into the catalogue once all are read. Raises as `LabelReader.labels`."""
+    catalogue.labels.put(reader.labels(check))
+    catalogue.set_fact(_LABELS, reader.listing)
 
 
 def open_brief_client(settings: Settings, shutdown: Shutdown) -> HttpClient:

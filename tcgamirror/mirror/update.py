@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -147,10 +146,14 @@ def _take_steps(run: Run, number: int, options: UpdateOptions) -> UpdateReport:
         merged, error = _refresh_or_keep(run, options)
     if merged is not None:
         run.log.add_listing(catalogue.listing.release(), merged)
-    if options.refresh and error is None and run.mirror.settings.labels:
-        _take_labels(run, options)
-    added = sample.fill(run.mirror, catalogue, run.progress.note) if options.sample else 0
-    fetched = FetchReport() if options.fetch is None else fetch_due(run, number, options.fetch)
+    with ExitStack() as stack:
+        labels = None
+        if options.refresh and error is None and run.mirror.settings.labels:
+            labels = stack.enter_context(_reading_labels(run, options))
+        added = sample.fill(run.mirror, catalogue, run.progress.note) if options.sample else 0
+        fetched = FetchReport() if options.fetch is None else fetch_due(run, number, options.fetch)
+        if labels is not None:
+            _put_labels(run, labels)
     run.log.finish(fetched.left, error)
     return UpdateReport(
         catalogue.listing.release(),
@@ -245,27 +248,37 @@ def _refresh_or_keep(
         return None, error
 
 
-def _take_labels(run: Run, options: UpdateOptions) -> None:
-    """Read the slides' labels if they are due; if that fails, the next run tries again."""
+@contextmanager
+def _reading_labels(run: Run, options: UpdateOptions) -> Iterator[refresh.LabelReader | None]:
+    """Begin to read the slides' labels if they are due."""
     settings = run.mirror.settings
     of_manifest = settings.manifest is not None
     brief = refresh.open_brief_client(settings, run.shutdown) if of_manifest else None
+    with brief or nullcontext(run.client) as client:
+        yield refresh.begin_labels(
+            run.catalogue,
+            client,
+            settings.api,
+            of_manifest=of_manifest,
+            force=options.force_refresh,
+        )
+
+
+def _put_labels(run: Run, reader: refresh.LabelReader) -> None:
+    """Put the labels into the catalogue; if they were not read, the next run tries again."""
+
+    def show() -> None:
+        run.progress.listing(reader.seen, reader.total, "labels")
+
     try:
-        with brief or nullcontext(run.client) as client:
-            refresh.take_labels(
-                run.catalogue,
-                client,
-                settings.api,
-                of_manifest=of_manifest,
-                force=options.force_refresh,
-                on_page=partial(run.progress.listing, what="labels"),
-            )
+        refresh.put_labels(run.catalogue, reader, show)
     except (NetworkError, Interrupted) as error:
         # Otherwise the pause of a busy API lasted longer than the run may.
         if isinstance(error, Interrupted) and run.shutdown.requested:
             raise
+        settings = run.mirror.settings
         # A mirror of a manifest may never reach the GDC.
-        if not of_manifest:
+        if settings.manifest is None:
             run.progress.note(
                 f"labels: not read ({error}). The next run tries again. "
                 f"To read none, set labels = false in {run.mirror.root / FILE_NAME}"

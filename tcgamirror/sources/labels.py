@@ -6,7 +6,7 @@ nested part may be missing or of another type; its labels are then unknown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from tcgamirror.model import fields
 from tcgamirror.model.labels import (
@@ -20,7 +20,7 @@ from tcgamirror.model.labels import (
 )
 from tcgamirror.model.slide import Barcode
 from tcgamirror.sources import gdc
-from tcgamirror.sources.gdc import Part, parts_of
+from tcgamirror.sources.gdc import Page, Part, parts_of
 
 _IS_PRIMARY, _CLASS = "diagnosis_is_primary_disease", "classification_of_tumor"
 _SEX = "sex_at_birth"
@@ -37,26 +37,20 @@ def read_labels(
     client: gdc.JsonClient,
     api: str,
     file_ids: Sequence[str] | None = None,
-    on_page: Callable[[int, int], None] = lambda *_: None,
     page_size: int = gdc.PAGE_SIZE,
-) -> Iterator[SlideLabels]:
-    """Yield the labels of open TCGA slides.
+) -> Iterator[Page[SlideLabels]]:
+    """Yield the labels of open TCGA slides, in pages.
 
     Args:
         file_ids: of the slides; None for all.
-        on_page: called after each page with the slides so far and their total.
 
     Raises:
         NetworkError: among others WrongContent, for pages that do not add up.
     """
     url = f"{api}/files"
     if file_ids is None:
-        pages = gdc.read_pages(client, url, _labels_of_hits, page_size, field_names=_FIELDS)
-    else:
-        pages = gdc.read_batches(client, url, _labels_of_hits, "file_id", file_ids, _FIELDS)
-    for page in pages:
-        yield from page.items
-        on_page(page.seen, page.total)
+        return gdc.read_pages(client, url, _labels_of_hits, page_size, field_names=_FIELDS)
+    return gdc.read_batches(client, url, _labels_of_hits, "file_id", file_ids, _FIELDS)
 
 
 def _labels_of_hits(_url: str, hits: Sequence[Part]) -> Iterator[SlideLabels]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from tcgamirror.model.errors import Interrupted
 from tcgamirror.system.memory import check_memory
@@ -174,29 +174,40 @@ def result_or_error(work: Callable[[], Result]) -> Result | BaseException:
     return caught.error
 
 
+class Background(Generic[Result]):
+    """Work that another thread does meanwhile, and that nothing can cut short."""
+
+    def __init__(self, work: Callable[[], Result], name: str) -> None:
+        """Start the thread. Raises MemoryError."""
+        self._results: list[Result | BaseException] = []
+        self._thread = start_thread(lambda: self._results.append(result_or_error(work)), name)
+
+    def result(self, check: Callable[[], None], grace: float = 0) -> Result:
+        """Wait for the work and return its result, or raise its error.
+
+        The thread is left behind once `check`, called every POLL seconds, raises.
+
+        Args:
+            grace: Seconds for the work to end by itself after that.
+        """
+        try:
+            while self._thread.is_alive():
+                check()
+                self._thread.join(POLL)
+        except BaseException:
+            self._thread.join(grace)
+            raise
+        result = self._results[0]
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+
 def in_thread(
     work: Callable[[], Result], name: str, check: Callable[[], None], grace: float = 0
 ) -> Result:
-    """Return the result of `work`, which nothing can cut short, or raise its error.
-
-    Another thread does it, and is left behind once `check`, called every POLL seconds, raises.
-
-    Args:
-        grace: Seconds for the work to end by itself after that.
-    """
-    results: list[Result | BaseException] = []
-    thread = start_thread(lambda: results.append(result_or_error(work)), name)
-    try:
-        while thread.is_alive():
-            check()
-            thread.join(POLL)
-    except BaseException:
-        thread.join(grace)
-        raise
-    result = results[0]
-    if isinstance(result, BaseException):
-        raise result
-    return result
+    """Return the result of work that another thread does. See `Background.result`."""
+    return Background(work, name).result(check, grace)
 
 
 @dataclass(eq=False, slots=True)

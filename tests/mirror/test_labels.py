@@ -14,12 +14,13 @@ from tests.gdc.labels import labelled
 from tests.gdc.listing import manifest
 from tests.support.carrying import exported
 from tests.support.command import Result, ended, inside, started, went_well
-from tests.support.mirrors import column, contents, made, rewrite, rows, until
+from tests.support.mirrors import column, contents, images, made, rewrite, rows, until
 
 NEXT = "Data Release 46.0 - August 10, 2026"
 PAGE = 1000
 LISTED = 2 * PAGE + 1
 STAGES = "select ajcc_pathologic_stage, count(*) from labels group by 1 order by 1"
+LABELLED = "select count(*) from tissue"
 QUIET, LISTING, LABELS = ["/status"], ["/files"] * 3, ["/files"] * 3
 
 
@@ -56,7 +57,7 @@ def test_labels_are_read_once_a_listing(root: Path, gdc: StandIn, files: list[Li
     assert asked(gdc, root) == QUIET + LISTING + LABELS
     assert asked(gdc, root) == QUIET
     assert asked(gdc, root, "--force") == QUIET + LISTING + LABELS
-    assert column(root, "select count(*) from tissue") == [LISTED]
+    assert column(root, LABELLED) == [LISTED]
     assert column(root, "select count(*) from tissue where percent_necrosis = 99") == [1]
     assert column(root, "select count(*) from changes where what <> 'added'") == [0]
     assert column(root, "select count(*) from slides join cases using (case_barcode)") == [LISTED]
@@ -113,7 +114,7 @@ def test_interrupted_labels_are_resumed(root: Path, gdc: StandIn, number: signal
         until(lambda: gdc.requests("/files"))
         refresh.send_signal(number)
         assert ended(refresh).code == (130 if number == signal.SIGINT else -9)
-    assert column(root, "select count(*) from tissue") == [0]
+    assert column(root, LABELLED) == [0]
     gdc.faults.clear()
     assert asked(gdc, root) == QUIET + LABELS
 
@@ -136,11 +137,27 @@ def test_a_manifest_needs_no_gdc(tmp_path: Path, gdc: StandIn, files: list[Liste
     gdc.switch("api", "refused")
     alone = inside("--mirror", root, "refresh")
     assert alone.code == 0 and "labels" not in alone.err
-    assert column(root, "select count(*) from tissue") == [0]
+    assert column(root, LABELLED) == [0]
     gdc.switch("api", "up")
     assert asked(gdc, root) == ["/files"] * 2
-    assert column(root, "select count(*) from tissue") == [12]
+    assert column(root, LABELLED) == [12]
     assert asked(gdc, root) == []
+
+
+def test_slides_are_fetched_while_labels_are_read(
+    tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    with StandIn(labelled(small_slides)) as gdc:
+        root = made(tmp_path / "m", gdc, slides=4)
+        rewrite(root, "^labels = .*", "labels = false")
+        went_well("--mirror", root, "refresh")
+        rewrite(root, "^labels = .*", "labels = true")
+        gdc.faults.add(Fault("/files", "stall", "once", hold=5.0))
+        with started("--mirror", root, "update") as update:
+            until(lambda: len(images(root)) == 4)
+            assert column(root, LABELLED) == [0]
+            assert ended(update).code == 0
+    assert column(root, LABELLED) == [len(small_slides)]
 
 
 def test_labels_are_shown_and_queried(tmp_path: Path, small_slides: tuple[Listed, ...]) -> None:
