@@ -29,12 +29,14 @@ from tcgamirror.system.files import disk_errors, partial_path, sync_paths
 from tcgamirror.system.parallel import in_batches
 from tcgamirror.transfer.fetching import (
     BATCH_BYTES,
-    WORKERS,
     ImageSource,
     check_image,
     fetch_to_partial,
     find_or_fetch,
 )
+
+_THREADS = 4
+"""More of them take turns from the thread that records, which small images wait for."""
 
 _BATCH_IMAGES = 256
 """Most images in a thread's batch; a batch of large images has fewer."""
@@ -107,7 +109,7 @@ class Intake:
             for batch in in_batches(
                 self._obtain,
                 images,
-                at_once=WORKERS,
+                at_once=_THREADS,
                 batch_size=_BATCH_IMAGES,
                 size_of=lambda incoming: incoming.image.bytes,
                 ended=self.ended,
