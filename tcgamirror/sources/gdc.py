@@ -1,8 +1,8 @@
 """Read slides and data releases from the GDC API; the client does the HTTP.
 
-Source: the endpoints `/status`, `/files` and `/files/versions`. Answers are not trusted:
-any nested part may be missing or of another type, and a value that would be unsafe in a
-path or a URL is refused.
+Source: the endpoints `/status`, `/files` and `/files/versions`. Answers are not trusted: any
+part may be missing or of another type. A listing is refused if a file_id or a name in it is
+unsafe in a path or a URL. Any other invalid value of a slide counts as missing.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from tcgamirror.model.text import display_url
 from tcgamirror.system.parallel import in_batches
 
 PAGE_SIZE = 1000
-"""Hits of one request; much larger pages time out."""
+"""Hits of a page; the GDC times out on much larger ones."""
 
 PAGES_AT_ONCE = 3
-"""Pages requested at the same time; one more connection is left to other requests."""
+"""Pages requested at the same time. The client allows one more connection, for other requests."""
 
 MAX_HITS = 10_000_000
-"""Hits of a plausible listing; TCGA has 30,000 slides."""
+"""Most hits of a plausible listing; TCGA has 30,000 slides."""
 
 VALUES_PER_REQUEST = 500
-"""Values of a filter in one request to `/files`, and file_ids in one to `/files/versions`."""
+"""Most values of a filter in one request to `/files`, and file_ids in one to `/files/versions`."""
 
 _FIELDS = (
     "file_id",
@@ -62,7 +62,7 @@ Result = TypeVar("Result")
 
 
 class JsonClient(Protocol):
-    """The part of `HttpClient` that reading the GDC takes."""
+    """The part of `HttpClient` that this module needs."""
 
     def json(
         self, url: str, *, payload: Mapping[str, object] | None = None, limit: int
@@ -71,7 +71,11 @@ class JsonClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item]):
-    """A page of hits. seen: hits of this page and those before. total: hits of all pages."""
+    """A page of hits.
+
+    items: What was parsed from the hits. seen: Hits of this page and of those before.
+    total: Hits of all pages, but see `read_batches`.
+    """
 
     items: list[Item]
     seen: int
@@ -85,8 +89,9 @@ class _ListingChanged(WrongContent, fault=WrongContent.fault):
 def read_release(client: JsonClient, api: str) -> str:
     """Return the data release, such as `Data Release 45.0 - December 04, 2025`.
 
-    Older servers have none: for them it is `API` and their tag. Raises WrongContent for an
-    answer that is not the GDC's.
+    An older server has none. The answer is then `API` and the server's tag, such as `API 1.2.0`.
+
+    Raises WrongContent if the answer is not the GDC's.
     """
     url = f"{api}/status"
     answer = part_of(client.json(url, limit=_STATUS_BYTES))
@@ -98,7 +103,7 @@ def read_release(client: JsonClient, api: str) -> str:
         if tag is not None:
             return f"API {tag}"
     raise WrongContent(
-        f"{display_url(url)} did not answer as the GDC does, with its data release: {answer!r:.80}"
+        f"{display_url(url)} does not answer with a data release, as the GDC does: {answer!r:.80}"
     )
 
 
@@ -126,9 +131,9 @@ def stream_slides(
     page_size: int = PAGE_SIZE,
     on_page: Callable[[int, int], None] | None = None,
 ) -> Result:
-    """Return what `consume` returns for an iterator of all open TCGA slides, by file_id.
+    """Return what `consume` returns for an iterator of all open TCGA slides, sorted by file_id.
 
-    If the listing changes meanwhile, `consume` is called once more from the start. The
+    If the listing changes meanwhile, `consume` is called once more, with a new iterator. The
     iterator raises WrongContent as `read_listing` does.
     """
     try:
@@ -137,11 +142,11 @@ def stream_slides(
         try:
             return consume(_slides(client, api, page_size, on_page))
         except _ListingChanged as change:
-            raise WrongContent(f"{change}. It changed twice. Try again later") from None
+            raise WrongContent(f"{change}. The listing changed twice. Try again later") from None
 
 
 def read_first_slides(client: JsonClient, api: str, count: int) -> tuple[list[Slide], int]:
-    """Return the first open TCGA slides by file_id, and the number of all."""
+    """Return the open TCGA slides with the `count` lowest file_ids, and the number of all."""
     page = next(read_pages(client, f"{api}/files", _slides_of, count))
     return page.items, page.total
 
@@ -153,7 +158,7 @@ def find_slides(client: JsonClient, api: str, field: str, values: Sequence[str])
 
 
 def read_latest_versions(client: JsonClient, api: str, file_ids: Sequence[str]) -> dict[str, str]:
-    """Return the newest file_id of each file_id that the GDC knows, often the same one."""
+    """Return the newest version's file_id for each file_id that the GDC knows, often the same."""
     url = f"{api}/files/versions"
     latest: dict[str, str] = {}
     for start in range(0, len(file_ids), VALUES_PER_REQUEST):
@@ -187,13 +192,13 @@ def _slides(
 
 
 def _slides_of(url: str, hits: Sequence[Part]) -> Iterator[Slide]:
-    """Yield the slides among hits. Raises WrongContent for one without a safe id or name."""
+    """Yield the slides among hits. Raises WrongContent for a hit without a safe id and name."""
     for hit in hits:
         file_id = fields.file_id(hit.get("file_id"))
         file_name = fields.file_name(hit.get("file_name"))
         if file_id is None or file_name is None:
             raise WrongContent(
-                f"{display_url(url)} lists a file without file_id or with an unsafe name: "
+                f"{display_url(url)} lists a file with a missing or unsafe name or file_id: "
                 f"{hit!r:.120}"
             )
         if file_name.lower().endswith(SLIDE_SUFFIX):
@@ -208,16 +213,18 @@ def read_pages(
     filters: Mapping[str, list[str]] = MappingProxyType({}),
     field_names: Sequence[str] = _FIELDS,
 ) -> Iterator[Page[Item]]:
-    """Yield all pages in order; PAGES_AT_ONCE of them are requested at the same time.
+    """Yield all pages in order. After the first, PAGES_AT_ONCE are requested at the same time.
+
+    Raises WrongContent for invalid pages, and if the total changes or is not the number of hits.
 
     Args:
-        parse: returns the items of hits; called with the URL and the hits of a page.
-        filters: added to those of open TCGA slides.
+        parse: returns the items of a page; called with the URL and the page's hits.
+        filters: values by field; added to the filters of open TCGA slides.
         field_names: fields of each hit.
     """
 
     def read(start: int) -> tuple[list[Item], int, int]:
-        """Return the page's items, and the numbers of its hits and of all."""
+        """Return the items of the page at `start`, how many hits it has, and the total."""
         request = _request(page_size, start, filters, field_names)
         answer = client.json(url, payload=request, limit=_PAGE_BYTES + page_size * _HIT_BYTES)
         hits, total = _page(url, answer)
@@ -225,7 +232,7 @@ def read_pages(
 
     first = read(0)
     _, size, first_total = first
-    # A server may give fewer hits than requested.
+    # By the size of the first page: a server may give fewer hits than requested.
     starts = range(size, first_total, size) if size else ()
     batches = in_batches(read, starts, at_once=PAGES_AT_ONCE, batch_size=1) if starts else ()
     seen = 0
@@ -254,7 +261,7 @@ def read_batches(
 ) -> Iterator[Page[Item]]:
     """Yield pages of hits with one of these values in a field, such as `file_id`.
 
-    Their total is that of the values.
+    Each page's `total` is the number of values. Its `seen` counts the hits of all batches.
     """
     seen = 0
     for start in range(0, len(values), VALUES_PER_REQUEST):
@@ -265,7 +272,7 @@ def read_batches(
 
 
 def count_files(client: JsonClient, api: str) -> Iterator[tuple[str, int]]:
-    """Yield what is counted and how many the GDC lists, one request for each."""
+    """Yield several kinds of files in words, each with the number that the GDC has."""
     url = f"{api}/files"
     queries: dict[str, dict[str, list[str]]] = {"listed": {}}
     for words, _ in _KINDS:
@@ -285,19 +292,22 @@ def _request(
     changes: Mapping[str, list[str]] = MappingProxyType({}),
     field_names: Sequence[str] = _FIELDS,
 ) -> dict[str, object]:
-    """Return the body of a request. changes: values of filters, none for any value."""
+    """Return the body of a request to `/files`.
+
+    changes: Values by field, which replace the usual filter. An empty list removes it.
+    """
     usual: dict[str, list[str]] = {
         "cases.project.program.name": ["TCGA"],
         "data_type": ["Slide Image"],
         "experimental_strategy": [words for words, _ in _KINDS],
         "access": ["open"],
     }
-    limits = {field: value for field, value in {**usual, **changes}.items() if value}
+    allowed = {field: values for field, values in {**usual, **changes}.items() if values}
     filters = {
         "op": "and",
         "content": [
-            {"op": "in", "content": {"field": field, "value": value}}
-            for field, value in limits.items()
+            {"op": "in", "content": {"field": field, "value": values}}
+            for field, values in allowed.items()
         ],
     }
     return {
@@ -348,7 +358,11 @@ def _slide(file_id: str, file_name: str, hit: Part) -> Slide:
 
 
 def _owner(parts: Sequence[Part], barcode: str | None) -> Part:
-    """Return the case or sample that the slide's barcode begins with, or that holds the slide."""
+    """Return the case or sample to which the slide belongs.
+
+    It is the first that the slide's barcode begins with, or that lists the barcode. If there is
+    none, it is the first of all.
+    """
     for part in parts:
         name = part.get("submitter_id")
         if barcode is not None and (
@@ -360,7 +374,7 @@ def _owner(parts: Sequence[Part], barcode: str | None) -> Part:
 
 
 def _slide_names(sample: Part) -> Iterator[str]:
-    """Yield the barcodes of a sample's slides, which are in its portions or in the sample."""
+    """Yield the barcodes of a sample's slides, listed in the sample or in its portions."""
     for holder in (sample, *parts_of(sample.get("portions"))):
         for slide in parts_of(holder.get("slides")):
             name = fields.text(slide.get("submitter_id"))
@@ -369,10 +383,11 @@ def _slide_names(sample: Part) -> Iterator[str]:
 
 
 def part_of(value: object) -> Part:
+    """Return a JSON object, or an empty one for any other value."""
     return value if isinstance(value, dict) else {}
 
 
 def parts_of(value: object) -> list[Part]:
-    """Return the objects of a list, or a single object as a list."""
+    """Return the JSON objects of a list, or a single one as a list. Leave out other values."""
     parts = value if isinstance(value, list) else [value]
     return [part for part in parts if isinstance(part, dict)]
