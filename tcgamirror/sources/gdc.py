@@ -53,8 +53,11 @@ _FIELDS = (
 )
 _KINDS = (("Diagnostic Slide", Kind.DIAGNOSTIC), ("Tissue Slide", Kind.TISSUE))
 _STATUS_BYTES = 1 << 20
+"""Most bytes of an answer of `/status`."""
 _PAGE_BYTES = 1 << 20
+"""Most bytes of any other answer, without its hits."""
 _HIT_BYTES = 1 << 14
+"""Most bytes of a hit, on average."""
 
 Part = Mapping[str, object]
 Item = TypeVar("Item")
@@ -137,23 +140,23 @@ def stream_slides(
     iterator raises WrongContent as `read_listing` does.
     """
     try:
-        return consume(_slides(client, api, page_size, on_page))
+        return consume(_read_slides(client, api, page_size, on_page))
     except _ListingChanged:
         try:
-            return consume(_slides(client, api, page_size, on_page))
+            return consume(_read_slides(client, api, page_size, on_page))
         except _ListingChanged as change:
             raise WrongContent(f"{change}. The listing changed twice. Try again later") from None
 
 
 def read_first_slides(client: JsonClient, api: str, count: int) -> tuple[list[Slide], int]:
     """Return the open TCGA slides with the `count` lowest file_ids, and the number of all."""
-    page = next(read_pages(client, f"{api}/files", _slides_of, count))
+    page = next(read_pages(client, f"{api}/files", _parse_slides, count))
     return page.items, page.total
 
 
 def find_slides(client: JsonClient, api: str, field: str, values: Sequence[str]) -> Iterator[Slide]:
     """Yield the open TCGA slides with one of these values in a field, such as `file_id`."""
-    for page in read_batches(client, f"{api}/files", _slides_of, field, values, _FIELDS):
+    for page in read_batches(client, f"{api}/files", _parse_slides, field, values, _FIELDS):
         yield from page.items
 
 
@@ -174,12 +177,12 @@ def read_latest_versions(client: JsonClient, api: str, file_ids: Sequence[str]) 
     return latest
 
 
-def _slides(
+def _read_slides(
     client: JsonClient, api: str, page_size: int, on_page: Callable[[int, int], None] | None
 ) -> Iterator[Slide]:
     url = f"{api}/files"
     seen: set[str] = set()
-    for page in read_pages(client, url, _slides_of, page_size):
+    for page in read_pages(client, url, _parse_slides, page_size):
         for slide in page.items:
             if slide.file_id in seen:
                 raise WrongContent(f"{display_url(url)} lists the file {slide.file_id} twice")
@@ -191,7 +194,7 @@ def _slides(
         raise WrongContent(f"{display_url(url)} lists no TCGA slide at all")
 
 
-def _slides_of(url: str, hits: Sequence[Part]) -> Iterator[Slide]:
+def _parse_slides(url: str, hits: Sequence[Part]) -> Iterator[Slide]:
     """Yield the slides among hits. Raises WrongContent for a hit without a safe id and name."""
     for hit in hits:
         file_id = fields.file_id(hit.get("file_id"))
@@ -202,7 +205,7 @@ def _slides_of(url: str, hits: Sequence[Part]) -> Iterator[Slide]:
                 f"{hit!r:.120}"
             )
         if file_name.lower().endswith(SLIDE_SUFFIX):
-            yield _slide(file_id, file_name, hit)
+            yield _parse_slide(file_id, file_name, hit)
 
 
 def read_pages(
@@ -225,9 +228,9 @@ def read_pages(
 
     def read(start: int) -> tuple[list[Item], int, int]:
         """Return the items of the page at `start`, how many hits it has, and the total."""
-        request = _request(page_size, start, filters, field_names)
+        request = _build_request(page_size, start, filters, field_names)
         answer = client.json(url, payload=request, limit=_PAGE_BYTES + page_size * _HIT_BYTES)
-        hits, total = _page(url, answer)
+        hits, total = _parse_page(url, answer)
         return list(parse(url, hits)), len(hits), total
 
     first = read(0)
@@ -275,18 +278,18 @@ def count_files(client: JsonClient, api: str) -> Iterator[tuple[str, int]]:
     """Yield several kinds of files in words, each with the number that the GDC has."""
     url = f"{api}/files"
     queries: dict[str, dict[str, list[str]]] = {"listed": {}}
-    for words, _ in _KINDS:
+    for strategy, _ in _KINDS:
         for access in ("open", "controlled"):
-            changes = {"experimental_strategy": [words], "access": [access]}
-            queries[f"{words}, {access}"] = changes
+            changes = {"experimental_strategy": [strategy], "access": [access]}
+            queries[f"{strategy}, {access}"] = changes
     anything: dict[str, list[str]] = {"experimental_strategy": [], "access": []}
     queries["Slide Image, of any strategy and access"] = anything
     for what, changes in queries.items():
-        answer = client.json(url, payload=_request(1, 0, changes), limit=_PAGE_BYTES)
-        yield what, _page(url, answer)[1]
+        answer = client.json(url, payload=_build_request(1, 0, changes), limit=_PAGE_BYTES)
+        yield what, _parse_page(url, answer)[1]
 
 
-def _request(
+def _build_request(
     page_size: int,
     start: int,
     changes: Mapping[str, list[str]] = MappingProxyType({}),
@@ -299,7 +302,7 @@ def _request(
     usual: dict[str, list[str]] = {
         "cases.project.program.name": ["TCGA"],
         "data_type": ["Slide Image"],
-        "experimental_strategy": [words for words, _ in _KINDS],
+        "experimental_strategy": [strategy for strategy, _ in _KINDS],
         "access": ["open"],
     }
     allowed = {field: values for field, values in {**usual, **changes}.items() if values}
@@ -320,7 +323,7 @@ def _request(
     }
 
 
-def _page(url: str, answer: object) -> tuple[list[Part], int]:
+def _parse_page(url: str, answer: object) -> tuple[list[Part], int]:
     data = part_of(part_of(answer).get("data"))
     hits, total = data.get("hits"), part_of(data.get("pagination")).get("total")
     if not isinstance(hits, list) or not all(isinstance(hit, dict) for hit in hits):
@@ -330,11 +333,12 @@ def _page(url: str, answer: object) -> tuple[list[Part], int]:
     return hits, total
 
 
-def _slide(file_id: str, file_name: str, hit: Part) -> Slide:
+def _parse_slide(file_id: str, file_name: str, hit: Part) -> Slide:
     barcode = Barcode.of(file_name)
-    case = _owner(parts_of(hit.get("cases")), barcode.case if barcode else None)
+    case = _find_owner(parts_of(hit.get("cases")), barcode.case if barcode else None)
     samples = parts_of(case.get("samples"))
-    sample = _owner(samples, barcode.slide if barcode else None)
+    sample = _find_owner(samples, barcode.slide if barcode else None)
+    listed_barcodes = chain(*map(_list_barcodes, samples))
     version = hit.get("version")
     kind = dict(_KINDS).get(str(hit.get("experimental_strategy")))
     sample_type = fields.text(sample.get("sample_type"))
@@ -349,7 +353,7 @@ def _slide(file_id: str, file_name: str, hit: Part) -> Slide:
         disease_type=fields.text(case.get("disease_type")),
         sample_type=sample_type or (barcode.sample_type if barcode else None),
         case_barcode=barcode.case if barcode else fields.text(case.get("submitter_id")),
-        slide_barcode=barcode.slide if barcode else next(chain(*map(_slide_names, samples)), None),
+        slide_barcode=barcode.slide if barcode else next(listed_barcodes, None),
         state=fields.text(hit.get("state")),
         version=fields.text(str(version) if isinstance(version, int) else version),
         data_release=fields.text(hit.get("data_release")),
@@ -357,7 +361,7 @@ def _slide(file_id: str, file_name: str, hit: Part) -> Slide:
     )
 
 
-def _owner(parts: Sequence[Part], barcode: str | None) -> Part:
+def _find_owner(parts: Sequence[Part], barcode: str | None) -> Part:
     """Return the case or sample to which the slide belongs.
 
     It is the first that the slide's barcode begins with, or that lists the barcode. If there is
@@ -367,13 +371,13 @@ def _owner(parts: Sequence[Part], barcode: str | None) -> Part:
         name = part.get("submitter_id")
         if barcode is not None and (
             (isinstance(name, str) and name and f"{barcode}-".startswith(f"{name}-"))
-            or barcode in _slide_names(part)
+            or barcode in _list_barcodes(part)
         ):
             return part
     return parts[0] if parts else {}
 
 
-def _slide_names(sample: Part) -> Iterator[str]:
+def _list_barcodes(sample: Part) -> Iterator[str]:
     """Yield the barcodes of a sample's slides, listed in the sample or in its portions."""
     for holder in (sample, *parts_of(sample.get("portions"))):
         for slide in parts_of(holder.get("slides")):
