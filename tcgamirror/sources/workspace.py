@@ -1,7 +1,7 @@
 """`work/`: the folder of partial downloads, and the disk space that they may take.
 
-Every slide has a folder named by its file_id, with a folder for each source in it.
-Anything else in `work/` is removed before a run fetches.
+Every slide has a folder named by its file_id, with a folder for each source in it. Before a run
+of a mirror fetches, it removes anything else from `work/`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tcgamirror.system.files import disk_errors, free_bytes
 MIN_FREE_BYTES = 256 << 20
 """Bytes always left free on the disk, for other programs."""
 POLL = 0.2
-"""Seconds between two checks for space that another slide released."""
+"""Seconds between two checks whether another slide has released space."""
 
 
 class Workspace:
-    """The folder `work/` of one mirror, shared by all workers of a run.
+    """A folder of partial downloads, shared by all threads that fetch slides.
 
-    A *leftover* is a source's folder that no lease holds.
+    A *leftover* is a source's folder that no lease holds. An earlier run or source left it.
     """
 
     def __init__(
@@ -38,12 +38,14 @@ class Workspace:
         remedy: str = "Free some, or lower fetch.workers in the settings",
         own: Container[str] | None = None,
     ) -> None:
-        """Use a folder.
+        """Make nothing yet.
 
         Args:
             limit: Bytes that `work/` may hold, None for all that the disk has.
-            remedy: The end of the error of a full disk.
-            own: The names that this run may remove; None for all.
+            stop: Ends any wait for space.
+            min_free: Bytes to leave free on the disk.
+            remedy: Advice at the end of the message about a full disk.
+            own: Names in the folder that this run may remove; None for all.
         """
         self._root = root
         self._limit = limit
@@ -56,12 +58,16 @@ class Workspace:
         self._waiting: list[Lease] = []
 
     def names(self) -> list[str]:
-        """Return the names in `work/` that this run may remove. Slides' folders are file_ids."""
+        """Return the names in `work/` that this run may remove: a slide's folder has its file_id."""
         names = [path.name for path in self._root.iterdir()] if self._root.is_dir() else []
         return [name for name in names if self._own is None or name in self._own]
 
     def keep_only(self, unfinished: Container[str]) -> int:
-        """Remove all but the folders of these file_ids. Return how many entries went."""
+        """Remove all that this run may remove, except the folders of these file_ids.
+
+        A slide's folder with anything else than sources' folders of files is removed, too.
+        Return the number of names removed.
+        """
         removed = 0
         for name in self.names():
             path = self._root / name
@@ -72,11 +78,11 @@ class Workspace:
 
     @contextmanager
     def lease(self, file_id: str, source: str, *, keep: bool = False) -> Iterator[Lease]:
-        """Hold the source's folder for a slide, made if it is missing.
+        """Hold a source's folder for a slide. Make the folder if it is missing.
 
-        At a good end the slide's whole folder is removed, unless `keep` is set. After a
-        SlideError the source's folder is, since its bytes are in doubt. After any other error
-        it is kept.
+        If the block ends without an error, the slide's whole folder is removed, unless `keep` is
+        set. After a SlideError the source's folder is removed, because its bytes may be wrong.
+        After any other error it becomes a leftover.
         """
         lease = Lease(self, self._root / file_id / source)
         with self._lock:
@@ -97,8 +103,12 @@ class Workspace:
     def reserve(self, lease: Lease, need: int) -> None:
         """Wait until the lease's folder may hold `need` bytes in all; first come, first served.
 
-        Leftovers are removed for it, the oldest first. Raises UnsupportedSlide if the limit is
-        less than `need`, DiskFull if the disk lacks space and no other slide will release any.
+        Leftovers are removed to make space, the oldest first.
+
+        Raises:
+            UnsupportedSlide: The limit is less than `need`.
+            DiskFull: The disk lacks space, and no other lease has reserved any.
+            Interrupted: The run stopped meanwhile.
         """
         if self._limit is not None and need > self._limit:
             raise UnsupportedSlide(
@@ -137,7 +147,7 @@ class Workspace:
         """Return whether disk and limit allow `need`, after removing leftovers if necessary."""
         promised = sum(other.reserved for other in others) + need
         if self._limit is None and free_bytes(self._root) - promised >= self._min_free:
-            # Even if nothing of it is written yet.
+            # The usual case. There is space even if nothing that is promised is written yet.
             return True
         used = {other: other.bytes for other in [*others, lease]}
         reserved = sum(max(other.reserved, used[other]) for other in others) + need
@@ -156,11 +166,11 @@ class Workspace:
             del leftover_bytes[oldest]
 
     def _leftovers(self) -> list[Path]:
-        """Return the sources' folders that no lease holds, the oldest first."""
+        """Return the leftovers, the oldest first."""
         leased = {lease.folder for lease in self._leases}
         modified: dict[Path, float] = {}
         for slide in map(self._root.joinpath, self.names()):
-            # Another worker may finish a slide, and remove its folder, at any moment.
+            # Another thread may finish a slide, and remove its folder, at any moment.
             with suppress(FileNotFoundError, NotADirectoryError):
                 modified |= {
                     source: source.stat().st_mtime
@@ -171,7 +181,7 @@ class Workspace:
 
 
 class Lease:
-    """One source's folder for one slide, held by a worker. reserved: bytes it may take."""
+    """One source's folder for one slide, held by a thread. reserved: Bytes it may hold in all."""
 
     def __init__(self, workspace: Workspace, folder: Path) -> None:
         self.folder = folder
@@ -180,7 +190,7 @@ class Lease:
 
     @property
     def bytes(self) -> int:
-        """Bytes that the folder takes on the disk now; holes take none."""
+        """Bytes that the folder takes on the disk now; holes in sparse files take none."""
         return _bytes_in(self.folder)
 
     def reserve(self, need: int) -> None:
@@ -189,15 +199,15 @@ class Lease:
 
 
 def _remove_source_folder(folder: Path) -> None:
-    """Remove a source's folder, and the slide's folder if it is empty then."""
+    """Remove a source's folder, then the slide's folder if it is empty."""
     _remove(folder)
-    # Another worker may make another source's folder there at any moment.
+    # It may hold the folder of another source.
     with suppress(OSError):
         folder.parent.rmdir()
 
 
 def _is_slide_folder(slide: Path) -> bool:
-    """Return whether it holds nothing but sources' folders with files in them."""
+    """Return whether `slide` is a folder of sources' folders, which hold nothing but files."""
     return _is_folder(slide) and all(
         _is_folder(source)
         and all(path.is_file() and not path.is_symlink() for path in source.iterdir())
@@ -213,7 +223,7 @@ def _remove(path: Path) -> None:
     if not _is_folder(path):
         path.unlink(missing_ok=True)
         return
-    # Records go first: after a kill in between, no removed bytes count as available.
+    # Records are removed first. After a kill in between, a record would list bytes that are gone.
     for folder, _, names in os.walk(path):
         for name in names:
             if name.endswith(RECORD_SUFFIX):
@@ -223,9 +233,9 @@ def _remove(path: Path) -> None:
 
 
 def _bytes_in(folder: Path) -> int:
-    """Return the bytes on the disk of the files below `folder`."""
+    """Return the bytes that the files below `folder` take on the disk."""
     total = 0
-    # Another worker may remove files meanwhile; os.walk bears that, rglob does not.
+    # Another thread may remove files meanwhile, which ends rglob with an error, but not os.walk.
     for parent, _, names in os.walk(folder):
         for name in names:
             with suppress(FileNotFoundError):
