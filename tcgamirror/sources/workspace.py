@@ -19,7 +19,7 @@ from tcgamirror.system.files import disk_errors, free_bytes
 
 MIN_FREE_BYTES = 256 << 20
 """Bytes always left free on the disk, for other programs."""
-POLL = 0.2
+POLL_SECONDS = 0.2
 """Seconds between two checks whether another slide has released space."""
 
 
@@ -58,7 +58,7 @@ class Workspace:
         self._waiting: list[Lease] = []
 
     def names(self) -> list[str]:
-        """Return the names in `work/` that this run may remove: a slide's folder has its file_id."""
+        """Return the names that this run may remove. A slide's folder has the slide's file_id."""
         names = [path.name for path in self._root.iterdir()] if self._root.is_dir() else []
         return [name for name in names if self._own is None or name in self._own]
 
@@ -119,7 +119,7 @@ class Workspace:
             self._waiting.append(lease)
         try:
             while not self._try_reserve(lease, need):
-                if self._stop.wait(POLL):
+                if self._stop.wait(POLL_SECONDS):
                     raise Interrupted("stopped while waiting for room in work/")
         except BaseException:
             with self._lock:
@@ -152,8 +152,8 @@ class Workspace:
         used = {other: other.bytes for other in [*others, lease]}
         reserved = sum(max(other.reserved, used[other]) for other in others) + need
         unwritten = reserved - sum(used.values())
-        leftovers = self._leftovers()
-        leftover_bytes = {path: _bytes_in(path) for path in leftovers}
+        leftovers = self._find_leftovers()
+        leftover_bytes = {path: _count_bytes(path) for path in leftovers}
         while True:
             on_disk = free_bytes(self._root) - unwritten >= self._min_free
             total = reserved + sum(leftover_bytes.values())
@@ -165,7 +165,7 @@ class Workspace:
             _remove_source_folder(oldest)
             del leftover_bytes[oldest]
 
-    def _leftovers(self) -> list[Path]:
+    def _find_leftovers(self) -> list[Path]:
         """Return the leftovers, the oldest first."""
         leased = {lease.folder for lease in self._leases}
         modified: dict[Path, float] = {}
@@ -191,7 +191,7 @@ class Lease:
     @property
     def bytes(self) -> int:
         """Bytes that the folder takes on the disk now; holes in sparse files take none."""
-        return _bytes_in(self.folder)
+        return _count_bytes(self.folder)
 
     def reserve(self, need: int) -> None:
         """Reserve `need` bytes in all, before they are written. Raises as `Workspace.reserve`."""
@@ -232,7 +232,7 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _bytes_in(folder: Path) -> int:
+def _count_bytes(folder: Path) -> int:
     """Return the bytes that the files below `folder` take on the disk."""
     total = 0
     # Another thread may remove files meanwhile, which ends rglob with an error, but not os.walk.
