@@ -22,7 +22,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from tcgamirror.imaging.svs import Compression, Photometric, TiledLevel, TileTable
+from tcgamirror.imaging.svs import Photometric, TiledLevel, TileTable
 from tcgamirror.imaging.tiff import RandomAccess
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadTile, UnsupportedSlide
@@ -58,28 +58,6 @@ class TileReader:
     def read_tile(self, column: int, row: int) -> Pixels | None:
         """Return pixels of the size of `grid.box(column, row)`; None for a blank tile."""
         raise NotImplementedError
-
-
-def is_rgb_or_ycbcr_jpeg(tiled: TiledLevel) -> bool:
-    """Return whether simplejpeg can decode the tiles: JPEG of three 8-bit channels."""
-    return (
-        tiled.compression == Compression.JPEG
-        and tiled.photometric in (Photometric.RGB, Photometric.YCBCR)
-        and tiled.has_three_bytes
-    )
-
-
-def is_uncompressed_rgb(tiled: TiledLevel) -> bool:
-    """Return whether the tiles are plain 8-bit RGB.
-
-    OpenSlide's libtiff refuses such tiles if their bytes are not a multiple of 1,024,
-    as those of 240 × 240 pixels are not.
-    """
-    return (
-        tiled.compression == Compression.NONE
-        and tiled.photometric == Photometric.RGB
-        and tiled.has_three_bytes
-    )
 
 
 def choose_jpeg_scale(level: Grid, size: Size) -> int:

@@ -20,13 +20,11 @@ from tcgamirror.imaging.decode import (
     TileReader,
     UncompressedTiles,
     choose_jpeg_scale,
-    is_rgb_or_ycbcr_jpeg,
-    is_uncompressed_rgb,
 )
 from tcgamirror.imaging.jpeg2000 import JPEG_2000, Jpeg2000Tiles
 from tcgamirror.imaging.patched_tiles import Fetch, PatchedTiles
 from tcgamirror.imaging.single_level import write_single_level
-from tcgamirror.imaging.svs import Compression, Svs, TiledLevel, TileTable
+from tcgamirror.imaging.svs import Compression, Svs, TileTable
 from tcgamirror.model.errors import BadTile, UnsupportedSlide
 from tcgamirror.model.geometry import Grid
 from tcgamirror.model.slide import Pyramid, Rendition, Resample, Target
@@ -86,11 +84,6 @@ def open_level(
         yield LevelReader(slide.pyramid, rendition, patched, patched.count_patched, stored)
 
 
-def may_need_openslide(tiled: TiledLevel) -> bool:
-    """Return whether a level may have tiles that only OpenSlide can decode."""
-    return not (is_rgb_or_ycbcr_jpeg(tiled) or is_uncompressed_rgb(tiled))
-
-
 def _tile_reader(
     slide: Svs, index: int, through_openslide: TileReader, scale: int = 1
 ) -> TileReader:
@@ -99,9 +92,9 @@ def _tile_reader(
     Raises UnsupportedSlide for tiles that OpenSlide would mistake for damaged ones.
     """
     tiled = slide.levels[index]
-    if is_rgb_or_ycbcr_jpeg(tiled):
+    if tiled.is_rgb_or_ycbcr_jpeg:
         return JpegTiles(slide.source, tiled, slide.tile_table(index), scale)
-    if is_uncompressed_rgb(tiled):
+    if tiled.is_uncompressed_rgb:
         return UncompressedTiles(slide.source, tiled, slide.tile_table(index))
     if tiled.compression == Compression.NONE:
         raise UnsupportedSlide("its tiles are not compressed, and not 8-bit RGB")

@@ -174,6 +174,33 @@ class TiledLevel:
     photometric: int
     has_three_bytes: bool
 
+    @property
+    def is_rgb_or_ycbcr_jpeg(self) -> bool:
+        """Return whether simplejpeg can decode the tiles: JPEG of three 8-bit channels."""
+        return (
+            self.compression == Compression.JPEG
+            and self.photometric in (Photometric.RGB, Photometric.YCBCR)
+            and self.has_three_bytes
+        )
+
+    @property
+    def is_uncompressed_rgb(self) -> bool:
+        """Return whether the tiles are plain 8-bit RGB.
+
+        OpenSlide's libtiff refuses such tiles if their bytes are not a multiple of 1,024,
+        as those of 240 × 240 pixels are not.
+        """
+        return (
+            self.compression == Compression.NONE
+            and self.photometric == Photometric.RGB
+            and self.has_three_bytes
+        )
+
+    @property
+    def may_need_openslide(self) -> bool:
+        """Return whether there may be tiles that only OpenSlide can decode."""
+        return not (self.is_rgb_or_ycbcr_jpeg or self.is_uncompressed_rgb)
+
 
 @dataclass(frozen=True, slots=True)
 class SlideHeader:

@@ -20,7 +20,6 @@ from tcgamirror.imaging.decode import (
     OpenSlideTiles,
     Pixels,
     blend_over_white,
-    is_rgb_or_ycbcr_jpeg,
 )
 from tcgamirror.imaging.level_reader import open_level
 from tcgamirror.imaging.resample import render
@@ -94,7 +93,7 @@ def decoded(path: Path, level: int = 0, size: Size | None = None, scale: int = 1
     with LocalFile(path) as file:
         slide = Svs(file)
         tiled = slide.levels[level]
-        assert is_rgb_or_ycbcr_jpeg(tiled)
+        assert tiled.is_rgb_or_ycbcr_jpeg
         tiles = JpegTiles(file, tiled, slide.tile_table(level), scale)
         return np.concatenate(list(render(tiles, size or tiled.level.size)))
 

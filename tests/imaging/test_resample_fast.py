@@ -22,7 +22,6 @@ from tcgamirror.imaging.decode import (
     JpegTiles,
     Pixels,
     choose_jpeg_scale,
-    is_rgb_or_ycbcr_jpeg,
 )
 from tcgamirror.imaging.image_reader import read_header
 from tcgamirror.imaging.resample import render
@@ -66,7 +65,7 @@ def image_at(path: Path, size: Size, *, fast: bool) -> tuple[int, Pixels]:
     with LocalFile(path) as file:
         slide = Svs(file)
         tiled = slide.levels[0]
-        assert is_rgb_or_ycbcr_jpeg(tiled)
+        assert tiled.is_rgb_or_ycbcr_jpeg
         scale = choose_jpeg_scale(tiled.level.grid, size) if fast else 1
         tiles = JpegTiles(file, tiled, slide.tile_table(0), scale)
         return scale, np.concatenate(list(render(tiles, size)))

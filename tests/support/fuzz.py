@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
 from tcgamirror.imaging.bounded import FileBytes
-from tcgamirror.imaging.decode import JpegTiles, is_rgb_or_ycbcr_jpeg
+from tcgamirror.imaging.decode import JpegTiles
 from tcgamirror.imaging.deepzoom import DeepZoom, decode_tile
 from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.image_writer import write_image
@@ -229,7 +229,7 @@ def read_slide(data: bytes, _: Path) -> None:
         list(slide.tags(number))
         table = slide.tile_table(number)
         list(table.runs(1000))
-        if is_rgb_or_ycbcr_jpeg(tiled):
+        if tiled.is_rgb_or_ycbcr_jpeg:
             tiles = JpegTiles(source, tiled, table)
             for column in range(min(tiles.grid.columns, 2)):
                 tiles.read_tile(column, 0)
