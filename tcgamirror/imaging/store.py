@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -110,6 +111,12 @@ class Store:
             patched_tiles=reader.count_patched(),
             pixels_sha256=pixels_sha256,
         )
+
+
+def import_rendering() -> None:
+    """Import what `Store.write` and its readers need: 0.1 s, mostly for numpy."""
+    for name in ("level_reader", "resample", "image_writer", "copied_tiff"):
+        import_module(f"tcgamirror.imaging.{name}")
 
 
 def former_path(old: str | None, new: str) -> str | None:

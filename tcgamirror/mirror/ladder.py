@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from tcgamirror.imaging.store import Store
+from tcgamirror.imaging.store import Store, import_rendering
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.errors import (
     Bug,
@@ -28,10 +28,9 @@ from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.base import Source
 from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.range import Range
-from tcgamirror.sources.tiles import Tiles
 from tcgamirror.sources.whole import Whole
 from tcgamirror.sources.workspace import Workspace
-from tcgamirror.system.parallel import result_or_error, usable_cores
+from tcgamirror.system.parallel import result_or_error, start_further_thread, usable_cores
 
 
 class Ladder:
@@ -115,12 +114,17 @@ def failure_of(error: BaseException) -> TcgaMirrorError:
 def build_ladder(
     settings: Settings, store: Store, client: HttpClient, origins: Origins, work: Workspace
 ) -> Ladder:
-    """Return the ladder of the sources that the settings name."""
+    """Return the ladder of the sources that the settings name.
+
+    Another thread begins to import what rendering needs, while the first slides are fetched.
+    """
+    start_further_thread(lambda: result_or_error(import_rendering), "import")
     ranged = Range(client, origins, work)
-    known: dict[str, Source] = {
-        "range": ranged,
-        "tiles": Tiles(client, settings.tiles, work, ranged.read_header),
-        "whole": Whole(client, origins, work),
-    }
+    known: dict[str, Source] = {"range": ranged, "whole": Whole(client, origins, work)}
+    if "tiles" in settings.via:
+        # Imported late, because its tiles need large libraries at once.
+        from tcgamirror.sources.tiles import Tiles
+
+        known["tiles"] = Tiles(client, settings.tiles, work, ranged.read_header)
     sources = [known[name] for name in settings.via]
     return Ladder(sources, settings.target, store, renders=max(2, usable_cores()))

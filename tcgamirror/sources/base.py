@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from tcgamirror.imaging.level_reader import LevelReader
 from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.throttle import Meter
+
+if TYPE_CHECKING:
+    from tcgamirror.imaging.level_reader import LevelReader
 
 
 class Source(Protocol):

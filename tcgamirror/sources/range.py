@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
-from tcgamirror.imaging.level_reader import LevelReader, may_need_openslide, open_level
-from tcgamirror.imaging.patched_tiles import Fetch
 from tcgamirror.imaging.svs import SlideHeader, Svs, read_slide_header
 from tcgamirror.imaging.tiff import Directory, Tag, Tiff
 from tcgamirror.model.byteranges import Span, SpanSet, coalesce, split
@@ -26,6 +24,10 @@ from tcgamirror.sources.origins import Origin, Origins
 from tcgamirror.sources.sparse_file import SparseFile
 from tcgamirror.sources.workspace import Lease, Workspace
 from tcgamirror.system.parallel import Task, TaskQueue
+
+if TYPE_CHECKING:
+    from tcgamirror.imaging.level_reader import LevelReader
+    from tcgamirror.imaging.patched_tiles import Fetch
 
 LOOK_AHEAD = 4096
 """Bytes of the smallest read: a directory with its description, without its tile arrays."""
@@ -169,6 +171,9 @@ class Range:
             self._open_sparse(slide, lease.folder, meter) as (sparse, connect),
         ):
             svs = self._try_origins(sparse, connect, lambda file: _fetch_level(file, target, lease))
+            # Imported late: slides are under way while large libraries load.
+            from tcgamirror.imaging.level_reader import open_level
+
             fetch = self._finer_level_fetcher(sparse, connect)
             with open_level(svs, target, lease.folder, fetch=fetch) as reader:
                 yield reader
@@ -275,7 +280,7 @@ def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> Svs:
     table = slide.tile_table(level)
     tile_bytes = sum(run.length for run in table.runs(gap=0))
     needed = [slide.counts_span(0), *table.runs(GAP)]
-    if may_need_openslide(slide.levels[level]):
+    if slide.levels[level].may_need_openslide:
         # OpenSlide then reads a copy of the level.
         lease.reserve(2 * tile_bytes)
         needed += slide.tag_spans(level)

@@ -9,9 +9,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from tcgamirror.imaging.level_reader import LevelReader, open_level
 from tcgamirror.imaging.svs import Svs
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadSlide, ChecksumMismatch
@@ -21,6 +20,9 @@ from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.workspace import Workspace
 from tcgamirror.system.files import disk_errors, file_digest
+
+if TYPE_CHECKING:
+    from tcgamirror.imaging.level_reader import LevelReader
 
 USUAL_BYTES = 1_000_000_000
 """Bytes reserved for a slide whose size is not listed."""
@@ -74,6 +76,9 @@ class Whole:
             self._origins.first_success(
                 lambda origin: self._download(origin.url(slide), slide, path, meter), ranged=False
             )
+            # Imported late: slides are under way while large libraries load.
+            from tcgamirror.imaging.level_reader import open_level
+
             with (
                 LocalFile(path) as file,
                 open_level(Svs(file), target, lease.folder, slide_file=path) as reader,

@@ -48,7 +48,7 @@ def thread_count(most: int) -> int:
     return min(most, max(2, usable_cores()))
 
 
-def start_thread(work: Callable[[], None], name: str) -> threading.Thread:
+def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
     """Start and return a thread that does not keep the process alive. Raises MemoryError.
 
     Memory is checked first, because `Thread.start` waits for ever for a thread that dies of
@@ -60,7 +60,7 @@ def start_thread(work: Callable[[], None], name: str) -> threading.Thread:
     return thread
 
 
-def start_further_thread(work: Callable[[], None], name: str) -> threading.Thread | None:
+def start_further_thread(work: Callable[[], object], name: str) -> threading.Thread | None:
     """Start and return a thread; None if there is no room for it."""
     try:
         check_memory(_SPARE_BYTES)
