@@ -1,7 +1,7 @@
 """The run's side of a fetch by the workers of a Dask cluster.
 
-Only this side writes to the mirror: a reply carries its slide's image. Dask gives the slides
-of a lost worker to another one.
+Only this side writes to the mirror: a worker's reply carries the slide's image. Dask gives the
+slides of a lost worker to another one. The other side is `dask_worker`.
 """
 
 from __future__ import annotations
@@ -42,40 +42,49 @@ from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.parallel import result_or_error, start_further_thread, start_thread
 
 LOCAL = "local:"
-"""Start of an address that asks for processes on this machine."""
+"""Prefix of an address that asks for processes on this machine."""
 
 ANSWER_SECONDS = 10.0
 """Seconds within which the scheduler must answer."""
 
 BRIEF_SECONDS = 1.0
-"""Seconds that a worker's answer or the disconnection may take."""
+"""Seconds that an answer of a worker may take, and the end of the connection."""
 
 WORKER_SECONDS = 60.0
 """Seconds without any worker after which the run ends."""
 
 HUNG_SECONDS = 30.0
-"""Seconds without a heartbeat after which a worker is lost. Dask itself waits for five minutes."""
+"""Seconds without a heartbeat after which a worker hangs. Dask itself waits for five minutes."""
 
 POLL_SECONDS = 1.0
 """Least seconds between two requests for the list of workers."""
 
 PAUSE_SECONDS = 10.0
-"""Seconds since the last of these requests that are not a pause of this process."""
+"""Most seconds that count between two of these requests.
+
+The rest is taken for a pause of this process, as by Ctrl-Z.
+"""
 
 KEYS = "tcgamirror-"
 """Prefix of the keys of our tasks."""
 
 RETRIES = 2
-"""Retries of a slide whose worker closed; with `local:N`, also of one whose worker was lost."""
+"""Retries of a slide that ends with an error at a worker, as when the worker closes.
+
+With `local:N`, also retries of a slide whose worker was lost.
+"""
 
 _VERSION = "__import__('tcgamirror').__version__"
-"""Expression that any worker can evaluate; another version may lack this one's functions."""
+"""An expression, which any worker can evaluate.
+
+A worker with another version may lack the functions of this one.
+"""
 
 
 class DaskWorkers:
-    """An executor: the workers of a Dask cluster. Each of their threads fetches a slide.
+    """An executor: the workers of a Dask cluster. Each of their threads fetches a slide at a time.
 
-    bytes_moved: bytes fetched for the slides that ended. origins: what the workers learned of
+    bytes_moved: Bytes fetched for the slides that ended. origins: What the workers learned of
     each origin, in words, by its name. current_renders: 0, because the workers do not tell.
     """
 
@@ -90,6 +99,7 @@ class DaskWorkers:
         Raises:
             Unreachable: No scheduler answers, or it has no workers.
             UsageError: The address is invalid, or a worker has another version.
+            Interrupted: The run was stopped meanwhile.
         """
         self._address = address
         self._mirror = mirror
@@ -100,12 +110,13 @@ class DaskWorkers:
         self._workers_seen_at = time.monotonic()
         self._is_draining = False
         self._orders: Orders | None = None
-        # With the futures, because Dask drops a task whose future is gone.
+        # The futures are kept because Dask drops a task that has none.
         self._in_flight: dict[Slide, Future[Reply] | BaseException] = {}
         self._ended: SimpleQueue[tuple[Slide, Reply | BaseException]] = SimpleQueue()
         self.bytes_moved = 0
         self.origins: dict[str, str] = {}
-        # A killed run's station has the same name: replacing it stops the slides it still fetches.
+        # The same name as in a run of this mirror that was killed. Workers then replace that run's
+        # station, which stops the slides that it still fetches.
         self._station = f"tcgamirror {socket.gethostname()}:{mirror.root.absolute()}"
         for logger in ("distributed", "distributed.client"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
@@ -116,12 +127,12 @@ class DaskWorkers:
             station = Station(mirror.settings, self._orders or Orders(), is_local=is_local)
             opened.callback(self._remove_station)
             self._register(station)
-            # The wait for a hung worker is no pause.
+            # So that the wait for a hung worker, in `_register`, does not count as a pause.
             self._polled_at = time.monotonic()
             self._opened = opened.pop_all()
 
     def _register(self, station: Station) -> None:
-        """Give all workers the station, also those that join later."""
+        """Give the station to all workers, including those that join later."""
 
         async def register() -> None:
             await self._client.register_plugin(station, self._station)
@@ -138,26 +149,26 @@ class DaskWorkers:
             opened.callback(address.close)
         connect = partial(Client, address, timeout=ANSWER_SECONDS, set_as_default=False)
         connected: SimpleQueue[Client | BaseException] = SimpleQueue()
-        # In another thread, because connecting to a server that says nothing never ends.
+        # In another thread, because connecting to a server that never answers does not end.
         start_thread(lambda: connected.put(result_or_error(connect)), "dask")
         try:
             client = connected.get(timeout=2 * ANSWER_SECONDS)
         except Empty:
             client = OSError(f"no answer within {2 * ANSWER_SECONDS:.0f} s")
         if isinstance(client, BaseException):
-            # A client that is half connected would keep the process from ending.
+            # A client that is half connected would otherwise keep the process from ending.
             self._shutdown.workers_abandoned = True
             if isinstance(client, ValueError):
                 raise UsageError(f"--dask {self._address}: {client}. Give HOST:PORT or local:N")
             if isinstance(client, TypeError):
-                # Chained, because the cause keeps half a client alive. Its end would wait 20 s
-                # and print errors.
+                # Chained, so that the half-made client lives as long as this error. To delete the
+                # client would take 20 s and print errors.
                 raise UsageError(
                     f"--dask {self._address}: no certificates for TLS. Name them in Dask's "
                     "configuration, distributed.comm.tls"
                 ) from client
             if isinstance(client, MemoryError):
-                # Dask takes the first bytes of another protocol for a length.
+                # Dask reads a length from the first bytes, and another protocol has none there.
                 raise self._unreachable("another kind of server answers")
             raise client
         opened.callback(client.close, BRIEF_SECONDS)
@@ -166,7 +177,7 @@ class DaskWorkers:
     def _start_processes(self, processes: int) -> LocalCluster:
         config = {
             "distributed.scheduler.allowed-failures": RETRIES,
-            # Dask takes Ctrl-Z of all processes for hung workers.
+            # Without this, Dask would take workers paused by Ctrl-Z for hung ones.
             "distributed.scheduler.worker-ttl": None,
         }
         try:
@@ -179,7 +190,7 @@ class DaskWorkers:
                 )
         except RuntimeError as error:
             if self._shutdown.requested:
-                # Ctrl-C on a terminal reached them too.
+                # On a terminal, Ctrl-C reaches the new processes too.
                 raise Interrupted("stopped while processes were started") from error
             raise self._unreachable(f"a process did not start ({error})") from error
 
@@ -192,7 +203,7 @@ class DaskWorkers:
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """Raise Unreachable in place of an OSError, which is of the connection to the scheduler."""
+        """Raise Unreachable for an OSError, which the connection to the scheduler may cause."""
         try:
             yield
         except OSError as error:
@@ -201,19 +212,19 @@ class DaskWorkers:
 
     @property
     def threads(self) -> int:
-        """The number of all workers' threads."""
+        """The number of threads of all workers."""
         return sum(self._threads.values())
 
     def has_room(self) -> bool:
         return len(self._in_flight) < self.threads
 
     def submit(self, slide: Slide) -> None:
-        # For a key that it knows, Dask would give the earlier result.
+        # A new key, because for a known one Dask would return the earlier result.
         key = f"{KEYS}{uuid4().hex}"
         begin = partial(self._client.submit, fetch, self._station, slide, key=key, retries=RETRIES)
         future = self._in_flight[slide] = result_or_error(partial(self._call, begin))
         if isinstance(future, BaseException):
-            # Not raised, so that the slides that have ended are recorded first.
+            # Not raised here, so that the slides that have ended are recorded first.
             self._ended.put((slide, future))
         else:
             future.add_done_callback(partial(self._gather, slide))
@@ -234,7 +245,7 @@ class DaskWorkers:
             with self._translate_errors():
                 self._poll()
         except TcgaMirrorError:
-            # The slides that have ended are recorded first.
+            # Raised by a later call, so that the slides that have ended are recorded first.
             if self._ended.empty():
                 raise
         ends = []
@@ -247,9 +258,9 @@ class DaskWorkers:
         return [self._result(slide, reply) for slide, reply in ends]
 
     def close(self, timeout: float) -> bool:
-        """Stop what is in flight, and leave the cluster as it was.
+        """Stop the slides in flight, remove the station and disconnect.
 
-        Returns True even if slides are left, because no thread of this process fetches them.
+        Return True even if slides are left, because no thread of this process fetches them.
         """
         end = time.monotonic() + timeout
         with suppress(OSError, Empty):
@@ -273,9 +284,9 @@ class DaskWorkers:
         return self._call(partial(self._client.sync, ask, callback_timeout=seconds))
 
     def _call(self, call: Callable[[], Any]) -> Any:
-        """Return the result of a client's call. Raises OSError if the scheduler is gone.
+        """Return the result of a call of the client. Raises OSError if the scheduler is gone.
 
-        A client without a scheduler closes itself, and from then on raises other errors.
+        A client that loses its scheduler closes itself. After that it raises other errors.
         """
         try:
             return call()
@@ -287,9 +298,10 @@ class DaskWorkers:
     def _run(
         self, function: Callable[..., Any], *args: object, workers: Collection[str]
     ) -> dict[str, Any]:
-        """Call a function at workers. Return the result or error of each, by its address.
+        """Call a function at workers. Return each one's result or error, by its address.
 
-        Each is asked on its own, because Dask waits for all. One that hangs has a TimeoutError.
+        There is a request for each, because a request to several waits for all of them. The error
+        of a worker that hangs is TimeoutError.
         """
 
         async def ask(worker: str) -> Any:
@@ -311,9 +323,12 @@ class DaskWorkers:
                 raise Interrupted("stopped while waiting for Dask workers")
 
     def _poll(self) -> None:
-        """Update the list of workers. If it or the orders changed, send the orders to all.
+        """Update the list of workers, if POLL_SECONDS have passed and the run is not stopped.
+
+        If the workers or the orders changed, send the orders to all workers.
 
         Raises:
+            OSError: The scheduler is gone.
             Unreachable: There was no worker for WORKER_SECONDS.
             UsageError: A worker has another version.
         """
@@ -329,7 +344,7 @@ class DaskWorkers:
             if threads:
                 self._workers_seen_at = now
             elif now - self._workers_seen_at > WORKER_SECONDS:
-                raise self._unreachable(f"it has no worker for {WORKER_SECONDS:.0f} s")
+                raise self._unreachable(f"it has had no worker for {WORKER_SECONDS:.0f} s")
             self._threads = threads
             self._polled_at = time.monotonic()
         orders = Orders(max(1, len(self._threads)), not self._is_draining, stop)
@@ -337,14 +352,16 @@ class DaskWorkers:
             self._give(orders)
 
     def _restart_hung(self, last_seen: dict[str, float], now: float) -> None:
-        """Have the scheduler give other workers the slides of those without heartbeats.
+        """Restart workers that hang, so that the scheduler gives their slides to others.
 
-        A worker that has tasks or data of others is left to Dask.
+        A worker with tasks or data of another client is left to Dask.
 
-        last_seen: times of the last heartbeats, by the scheduler's clock. `_heartbeats` has each
-        with the time at which this process first saw it.
+        Args:
+            last_seen: Time of each worker's last heartbeat, by the scheduler's clock.
+            now: The time by this process's clock.
         """
-        # Ctrl-Z may have paused the workers, too.
+        # `_heartbeats` has the last heartbeat of each worker, and when this process first saw it.
+        # Ctrl-Z may have paused the workers too, so the time of a pause does not count.
         paused = max(0.0, now - self._polled_at - PAUSE_SECONDS)
         former = {name: (seen, at + paused) for name, (seen, at) in self._heartbeats.items()}
         self._heartbeats = {
@@ -377,7 +394,10 @@ class DaskWorkers:
         self._run(obey, self._station, orders, workers=self._threads)
 
     def _check_versions(self, workers: Collection[str]) -> list[str]:
-        """Return the new workers that hang or are gone again. Raises UsageError as `_poll`."""
+        """Return those of the workers that do not answer.
+
+        Raises UsageError if one has another version.
+        """
         silent = []
         for worker, version in self._run(eval, _VERSION, workers=workers).items():
             if isinstance(version, OSError):
@@ -397,7 +417,7 @@ class DaskWorkers:
     # Slides ----------------------------------------------------------------------
 
     def _result(self, slide: Slide, reply: Reply | BaseException) -> Result:
-        """Put a slide's image in its place. Return the slide's outcome, or its error."""
+        """Return the outcome or error of a slide. Write its image, if it has one."""
         match reply:
             case Reply():
                 return result_or_error(partial(self._keep, reply))
@@ -405,14 +425,14 @@ class DaskWorkers:
                 return reply
             case KilledWorker():
                 tries = reply.allowed_failures + 1
-                lost = f"{tries} Dask workers were lost, one after another, with it"
+                lost = f"{tries} Dask workers were lost, one after another, while they fetched it"
                 return self._failed(slide, WorkerLost(lost))
             case CancelledError() | OSError():
                 return self._unreachable("the connection to it was lost")
         return self._failed(slide, failure_of(reply))
 
     def _keep(self, reply: Reply) -> Outcome:
-        """Put a slide's image in its place. Raises as `disk_errors`."""
+        """Write a slide's image to the mirror, and count its bytes. Raises as `disk_errors`."""
         outcome = reply.outcome
         if outcome.picture is not None:
             with atomic_write(self._mirror.root / outcome.picture.path) as file:
