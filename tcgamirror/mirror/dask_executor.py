@@ -41,7 +41,7 @@ from tcgamirror.system.files import atomic_write
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.parallel import result_or_error, start_further_thread, start_thread
 
-LOCAL = "local:"
+LOCAL_PREFIX = "local:"
 """Prefix of an address that asks for processes on this machine."""
 
 ANSWER_SECONDS = 10.0
@@ -65,7 +65,7 @@ PAUSE_SECONDS = 10.0
 The rest is taken for a pause of this process, as by Ctrl-Z.
 """
 
-KEYS = "tcgamirror-"
+KEY_PREFIX = "tcgamirror-"
 """Prefix of the keys of our tasks."""
 
 RETRIES = 2
@@ -112,7 +112,7 @@ class DaskWorkers:
         self._orders: Orders | None = None
         # The futures are kept because Dask drops a task that has none.
         self._in_flight: dict[Slide, Future[Reply] | BaseException] = {}
-        self._ended: SimpleQueue[tuple[Slide, Reply | BaseException]] = SimpleQueue()
+        self._replies: SimpleQueue[tuple[Slide, Reply | BaseException]] = SimpleQueue()
         self.bytes_moved = 0
         self.origins: dict[str, str] = {}
         # The same name as in a run of this mirror that was killed. Workers then replace that run's
@@ -120,16 +120,16 @@ class DaskWorkers:
         self._station = f"tcgamirror {socket.gethostname()}:{mirror.root.absolute()}"
         for logger in ("distributed", "distributed.client"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
-        with ExitStack() as opened, self._translate_errors():
-            self._client = self._connect(opened)
+        with ExitStack() as resources, self._translate_errors():
+            self._client = self._connect(resources)
             self._await_workers()
-            is_local = address.startswith(LOCAL)
+            is_local = address.startswith(LOCAL_PREFIX)
             station = Station(mirror.settings, self._orders or Orders(), is_local=is_local)
-            opened.callback(self._remove_station)
+            resources.callback(self._remove_station)
             self._register(station)
             # So that the wait for a hung worker, in `_register`, does not count as a pause.
             self._polled_at = time.monotonic()
-            self._opened = opened.pop_all()
+            self._resources = resources.pop_all()
 
     def _register(self, station: Station) -> None:
         """Give the station to all workers, including those that join later."""
@@ -141,18 +141,18 @@ class DaskWorkers:
         with suppress(TimeoutError):
             self._call(partial(self._client.sync, register, callback_timeout=HUNG_SECONDS))
 
-    def _connect(self, opened: ExitStack) -> Client:
-        """Return a client of the scheduler, which `opened` closes."""
+    def _connect(self, resources: ExitStack) -> Client:
+        """Return a client of the scheduler, which `resources` closes."""
         address: Any = self._address
-        if self._address.startswith(LOCAL):
-            address = self._start_processes(int(self._address.removeprefix(LOCAL)))
-            opened.callback(address.close)
+        if self._address.startswith(LOCAL_PREFIX):
+            address = self._start_processes(int(self._address.removeprefix(LOCAL_PREFIX)))
+            resources.callback(address.close)
         connect = partial(Client, address, timeout=ANSWER_SECONDS, set_as_default=False)
-        connected: SimpleQueue[Client | BaseException] = SimpleQueue()
+        clients: SimpleQueue[Client | BaseException] = SimpleQueue()
         # In another thread, because connecting to a server that never answers does not end.
-        start_thread(lambda: connected.put(result_or_error(connect)), "dask")
+        start_thread(lambda: clients.put(result_or_error(connect)), "dask")
         try:
-            client = connected.get(timeout=2 * ANSWER_SECONDS)
+            client = clients.get(timeout=2 * ANSWER_SECONDS)
         except Empty:
             client = OSError(f"no answer within {2 * ANSWER_SECONDS:.0f} s")
         if isinstance(client, BaseException):
@@ -169,9 +169,9 @@ class DaskWorkers:
                 ) from client
             if isinstance(client, MemoryError):
                 # Dask reads a length from the first bytes, and another protocol has none there.
-                raise self._unreachable("another kind of server answers")
+                raise self._build_unreachable("another kind of server answers")
             raise client
-        opened.callback(client.close, BRIEF_SECONDS)
+        resources.callback(client.close, BRIEF_SECONDS)
         return client
 
     def _start_processes(self, processes: int) -> LocalCluster:
@@ -192,9 +192,9 @@ class DaskWorkers:
             if self._shutdown.requested:
                 # On a terminal, Ctrl-C reaches the new processes too.
                 raise Interrupted("stopped while processes were started") from error
-            raise self._unreachable(f"a process did not start ({error})") from error
+            raise self._build_unreachable(f"a process did not start ({error})") from error
 
-    def _unreachable(self, why: object) -> Unreachable:
+    def _build_unreachable(self, why: object) -> Unreachable:
         again = command_line(f"fetch --dask {self._address}", self._mirror.root)
         return Unreachable(
             f"Dask scheduler {self._address}: {why}. Nothing recorded is lost. See that it runs "
@@ -208,7 +208,7 @@ class DaskWorkers:
             yield
         except OSError as error:
             why = str(error) or f"no answer within {ANSWER_SECONDS:.0f} s"
-            raise self._unreachable(f"it cannot be reached ({why})") from error
+            raise self._build_unreachable(f"it cannot be reached ({why})") from error
 
     @property
     def threads(self) -> int:
@@ -220,18 +220,18 @@ class DaskWorkers:
 
     def submit(self, slide: Slide) -> None:
         # A new key, because for a known one Dask would return the earlier result.
-        key = f"{KEYS}{uuid4().hex}"
+        key = f"{KEY_PREFIX}{uuid4().hex}"
         begin = partial(self._client.submit, fetch, self._station, slide, key=key, retries=RETRIES)
         future = self._in_flight[slide] = result_or_error(partial(self._call, begin))
         if isinstance(future, BaseException):
             # Not raised here, so that the slides that have ended are recorded first.
-            self._ended.put((slide, future))
+            self._replies.put((slide, future))
         else:
             future.add_done_callback(partial(self._gather, slide))
 
     def _gather(self, slide: Slide, future: Future[Reply]) -> None:
         def gather() -> None:
-            self._ended.put((slide, result_or_error(partial(self._call, future.result))))
+            self._replies.put((slide, result_or_error(partial(self._call, future.result))))
 
         # In a thread of its own, because a hung worker may take minutes to send an image.
         if start_further_thread(gather, "dask") is None:
@@ -246,16 +246,16 @@ class DaskWorkers:
                 self._poll()
         except TcgaMirrorError:
             # Raised by a later call, so that the slides that have ended are recorded first.
-            if self._ended.empty():
+            if self._replies.empty():
                 raise
-        ends = []
+        replies = []
         with suppress(Empty):
-            ends.append(self._ended.get(timeout=timeout))
+            replies.append(self._replies.get(timeout=timeout))
             while True:
-                ends.append(self._ended.get_nowait())
-        for slide, _ in ends:
+                replies.append(self._replies.get_nowait())
+        for slide, _ in replies:
             del self._in_flight[slide]
-        return [self._result(slide, reply) for slide, reply in ends]
+        return [self._build_result(slide, reply) for slide, reply in replies]
 
     def close(self, timeout: float) -> bool:
         """Stop the slides in flight, remove the station and disconnect.
@@ -265,12 +265,12 @@ class DaskWorkers:
         end = time.monotonic() + timeout
         with suppress(OSError, Empty):
             if self._in_flight and not (self._orders and self._orders.stop):
-                self._give(Orders(begin=False, stop=True))
+                self._send(Orders(begin=False, stop=True))
             for _ in self._in_flight:
-                self._ended.get(timeout=max(0.0, end - time.monotonic()))
+                self._replies.get(timeout=max(0.0, end - time.monotonic()))
         self._in_flight.clear()
         with suppress(OSError):
-            self._opened.close()
+            self._resources.close()
         return True
 
     # Workers ---------------------------------------------------------------------
@@ -344,12 +344,12 @@ class DaskWorkers:
             if threads:
                 self._workers_seen_at = now
             elif now - self._workers_seen_at > WORKER_SECONDS:
-                raise self._unreachable(f"it has had no worker for {WORKER_SECONDS:.0f} s")
+                raise self._build_unreachable(f"it has had no worker for {WORKER_SECONDS:.0f} s")
             self._threads = threads
             self._polled_at = time.monotonic()
         orders = Orders(max(1, len(self._threads)), not self._is_draining, stop)
         if orders != self._orders:
-            self._give(orders)
+            self._send(orders)
 
     def _restart_hung(self, last_seen: dict[str, float], now: float) -> None:
         """Restart workers that hang, so that the scheduler gives their slides to others.
@@ -372,23 +372,23 @@ class DaskWorkers:
         if hung:
             for name in hung:
                 del self._heartbeats[name]
-            shared = {
+            shared_workers = {
                 name
                 for held in (self._ask("processing"), self._ask("has_what"))
                 for name, keys in held.items()
-                if any(not str(key).startswith(KEYS) for key in keys)
+                if any(not str(key).startswith(KEY_PREFIX) for key in keys)
             }
             with suppress(TimeoutError):
                 self._ask(
                     "restart_workers",
-                    workers=[name for name in hung if name not in shared],
+                    workers=[name for name in hung if name not in shared_workers],
                     stimulus_id=self._station,
                     timeout=BRIEF_SECONDS,
                     wait_for_workers=False,
                     on_error="return",
                 )
 
-    def _give(self, orders: Orders) -> None:
+    def _send(self, orders: Orders) -> None:
         self._orders = orders
         # The answers are ignored: a hung worker gives none, and is found by its heartbeats.
         self._run(obey, self._station, orders, workers=self._threads)
@@ -416,7 +416,7 @@ class DaskWorkers:
 
     # Slides ----------------------------------------------------------------------
 
-    def _result(self, slide: Slide, reply: Reply | BaseException) -> Result:
+    def _build_result(self, slide: Slide, reply: Reply | BaseException) -> Result:
         """Return the outcome or error of a slide. Write its image, if it has one."""
         match reply:
             case Reply():
@@ -426,10 +426,10 @@ class DaskWorkers:
             case KilledWorker():
                 tries = reply.allowed_failures + 1
                 lost = f"{tries} Dask workers were lost, one after another, while they fetched it"
-                return self._failed(slide, WorkerLost(lost))
+                return self._build_failure(slide, WorkerLost(lost))
             case CancelledError() | OSError():
-                return self._unreachable("the connection to it was lost")
-        return self._failed(slide, failure_of(reply))
+                return self._build_unreachable("the connection to it was lost")
+        return self._build_failure(slide, failure_of(reply))
 
     def _keep(self, reply: Reply) -> Outcome:
         """Write a slide's image to the mirror, and count its bytes. Raises as `disk_errors`."""
@@ -441,7 +441,7 @@ class DaskWorkers:
         self.bytes_moved += sum(attempt.bytes_fetched for attempt in outcome.attempts)
         return outcome
 
-    def _failed(self, slide: Slide, error: TcgaMirrorError) -> Outcome:
+    def _build_failure(self, slide: Slide, error: TcgaMirrorError) -> Outcome:
         source, now = self._mirror.settings.via[0], time.time()
         attempt = Attempt(
             source, now, 0.0, 0, 0, error.fault, str(error), retryable=error.retryable

@@ -180,7 +180,7 @@ def test_images_received_before_the_scheduler_is_lost_are_not_dropped(
         workers = DaskWorkers(dask.address, Mirror.find(root, above=False), Shutdown())
         for slide in slides:
             workers.submit(slide)
-        until(lambda: workers._ended.qsize() == len(slides), 60)
+        until(lambda: workers._replies.qsize() == len(slides), 60)
         dask.scheduler.kill()
         until(lambda: workers._client.status == "closed")
         workers.submit(last)
