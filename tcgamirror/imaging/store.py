@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from tcgamirror.imaging.level_reader import LevelReader
 
 IMAGES = "images"
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""The folder of a mirror's images."""
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Matches a project that is safe as the name of a folder."""
 
 
 class Store:
     """The image files of one mirror.
 
-    scratch: Directory of images that are being written; None for that of each image.
+    scratch: Directory of an image while it is written; None for the image's own directory.
     """
 
     scratch: Path | None = None
@@ -37,11 +39,11 @@ class Store:
     def path(self, slide: Slide) -> str:
         """Return the path of the slide's image, relative to the mirror, with slashes."""
         project = slide.project_id or ""
-        folder = project if _PLAIN.fullmatch(project) else "unknown"
+        folder = project if _FOLDER_NAME.fullmatch(project) else "unknown"
         return f"{IMAGES}/{folder}/{self.name(slide.file_name)}"
 
     def name(self, file_name: str) -> str:
-        """Return the name of a slide's image in its folder."""
+        """Return the name of the image of a slide's file, without a directory."""
         stem = file_name
         if stem.lower().endswith(SLIDE_SUFFIX):
             stem = stem[: -len(SLIDE_SUFFIX)]
@@ -56,15 +58,18 @@ class Store:
     ) -> Picture:
         """Write the slide's image, which replaces an older one in one step.
 
-        A TIFF of a level's own pixels gets its tiles as the slide stores them, if it can.
+        A TIFF of a level that is not resampled gets copies of the slide's tiles, if these can be
+        copied.
 
-        The metadata, which come first in other files, have the number of patched tiles. If a
-        tile turns out not to decode, that number was too low, and the image is written again.
+        In any other file the metadata come before the pixels, with the number of patched tiles.
+        A tile that does not decode then makes that number too low. The image is written again.
 
-        `turn` is held while the image is made, but no longer while the disk is waited for.
+        Args:
+            turn: Held while the image is made, and released before the file is forced to the
+                disk.
 
-        Raises SlideError if a tile is not whole or the format cannot hold the image, and
-        DiskFull if the disk cannot. An older image is kept then.
+        Raises SlideError if a tile is damaged or the format cannot hold the image. Raises as
+        `atomic_write` if the disk cannot hold it. An older image is kept in both cases.
         """
         # Imported late, because most commands use only `path`.
         from tcgamirror.imaging.copied_tiff import write_copied_tiff
@@ -89,7 +94,7 @@ class Store:
                 while True:
                     facts = metadata()
                     pixels = hashlib.sha256(usedforsecurity=False)
-                    strips = _passed_to(pixels.update, render(reader.tiles, rendition.size))
+                    strips = _pass_to(pixels.update, render(reader.tiles, rendition.size))
                     write_image(out, self.form, rendition.size, strips, mpp, facts)
                     if facts == metadata():
                         if self.form is not ImageFormat.JPEG:
@@ -120,7 +125,7 @@ def import_rendering() -> None:
 
 
 def former_path(old: str | None, new: str) -> str | None:
-    """Return `old` if it is an image of the same slide in another project's folder.
+    """Return `old` if it is the image `new` in another project's folder, else None.
 
     >>> former_path("images/TCGA-OV/a.png", "images/TCGA-GBM/a.png")
     'images/TCGA-OV/a.png'
@@ -128,12 +133,12 @@ def former_path(old: str | None, new: str) -> str | None:
     if old is None or old == new:
         return None
     before, after = PurePosixPath(old), PurePosixPath(new)
-    is_ours = before.parent.parent == after.parent.parent and before.name == after.name
-    return old if is_ours and ".." not in before.parts else None
+    is_same_image = before.parent.parent == after.parent.parent and before.name == after.name
+    return old if is_same_image and ".." not in before.parts else None
 
 
-def _passed_to(add: Callable[[memoryview], None], strips: Iterable[Pixels]) -> Iterator[Pixels]:
-    """Yield the strips, the bytes of each passed to `add` before."""
+def _pass_to(add: Callable[[memoryview], None], strips: Iterable[Pixels]) -> Iterator[Pixels]:
+    """Yield the strips, and pass the bytes of each to `add` before."""
     for strip in strips:
         add(strip.data)
         yield strip
