@@ -1,4 +1,4 @@
-"""Processor time and memory of one slide, beside the version before and bare decoding."""
+"""Processor time of a slide and memory of a run, beside the version before and bare decoding."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ from tests.bench.plan import Plan
 from tests.gdc import StandIn
 
 OF_BEFORE = {"JPEG": 0.65, "JPEG 2000": 0.80}
+"""Aims: processor time as a part of that of the version before, by compression."""
 FINE_OF_BEFORE = 0.6
+"""The same aim for the resolutions FINE_MPP."""
 FINE_MPP = (1.0, 0.5)
 MOST_MEMORY = 300e6
+"""Aim: bytes of a run with a few slides at once."""
 IN_FLIGHT, MOST_IN_FLIGHT = 32, 500e6
+"""Many slides at once, and the aim for the bytes of a run with them."""
 
 
 def section(plan: Plan) -> str:
     prose = (
         "CPU seconds of all threads of `update` by `range`, its start and listing included, over a "
         "network without delays, and its peak memory. The limit is decoding the needed tiles by "
-        "simplejpeg or OpenJPEG alone. Of a base level alone: reading it and making the image in "
-        "one thread."
+        "simplejpeg or OpenJPEG alone. For a slide with a base level alone, only one thread is "
+        "measured, which reads the level and makes the image."
     )
     rows = [*_processor(plan), *_memory(plan)]
     return figures.section("Processor and memory", prose, rows)
@@ -56,7 +60,7 @@ def _memory(plan: Plan) -> Iterator[Figure]:
 
 
 def _held(of: str, what: str, now: Footprint, before: Footprint | None, most: float) -> Figure:
-    """Return the memory that a run holds at most. most: in bytes."""
+    """Return the figure of a run's peak memory. most: The aim, in bytes."""
     peak = None if before is None else before.peak / 1e6
     return Figure(of, what, now.peak / 1e6, peak, most=most / 1e6)
 
@@ -71,7 +75,7 @@ def _cpu(
 def _costs(
     plan: Plan, kind: Kind, slides: int, repetitions: int, mpp: float = MPP
 ) -> tuple[Footprint, Footprint | None]:
-    """Return the cost of this version, and of the one before."""
+    """Return the cost of this version, and of the one before if the plan has it."""
     with StandIn(kind.listing(slides)) as gdc:
 
         def run(program: Sequence[str]) -> Footprint:

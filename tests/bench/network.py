@@ -1,4 +1,4 @@
-"""The network of the bench: a stand-in GDC as slow as the real one."""
+"""The network of the bench: a stand-in GDC, at most as slow as the real one."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from tests.gdc import Listed, StandIn
 from tests.gdc.report import Record
 
 DELAY = 0.1
-"""Seconds before each answer: the way there and back."""
+"""Seconds before each answer: a round trip."""
 TILE_DELAY = 0.2
-"""Further seconds that a tile, or the tiles' metadata, takes to be made."""
+"""Seconds more before a Deep Zoom tile, or the metadata of the tiles."""
 RATE = 2.6e6
 """Bytes per second of each connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Traffic of the images, without the listing. bytes: of all bodies. seconds: elapsed."""
+    """Traffic of the images, without the listing.
+
+    bytes: Bytes of all bodies. seconds: From the first request to the end of the last answer.
+    """
 
     bytes: int
     requests: int
@@ -28,7 +31,7 @@ class Traffic:
 
 @contextmanager
 def shaped(files: Sequence[Listed]) -> Iterator[StandIn]:
-    """Start a stand-in with the delays and the rate of the bench."""
+    """Run a stand-in with the delays and the rate of the bench."""
     with StandIn(files) as gdc:
         gdc.delay, gdc.tile_delay, gdc.rate = DELAY, TILE_DELAY, RATE
         yield gdc
@@ -41,7 +44,7 @@ def traffic(gdc: StandIn) -> Traffic:
 
 
 def rounds_by_slide(gdc: StandIn) -> list[int]:
-    """Return the network rounds of each slide, in the order of their first requests."""
+    """Return the rounds of each slide, in the order of the slides' first requests."""
     of_slides: dict[str, list[Record]] = {}
     for record in sorted(_of_images(gdc), key=lambda record: record.time):
         for file in gdc.files:
@@ -51,7 +54,7 @@ def rounds_by_slide(gdc: StandIn) -> list[int]:
 
 
 def rounds(served: Iterable[Record]) -> int:
-    """Return the length of the longest chain of requests that each begin after the last ended."""
+    """Return the most requests of which each began after the one before had ended."""
     count, ended = 0, 0.0
     answered = (record for record in served if record.ended)
     for record in sorted(answered, key=lambda record: record.ended):

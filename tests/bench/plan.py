@@ -13,8 +13,8 @@ from tests.support.slides import SlideSpec
 class Trial:
     """The ways tried on one kind of slide.
 
-    fast: slides for `range`, enough that its start counts little. others: other ways,
-    which are tried once.
+    fast: Number of slides for `range`, enough that its start counts little. others: Other ways,
+    each tried once.
     """
 
     kind: Kind
@@ -26,10 +26,11 @@ class Trial:
 class Plan:
     """The material of each part.
 
-    decoded: slides whose base level is decoded. at_once: four slides, by the table's name. linked:
-    slides that come over one link. counts: slides of each point of the plot. carried: images of
-    3 MB, and small ones. listed: slides in the catalogue.
-    repetitions: runs that take turns. before: the program of the version before.
+    decoded: Slides whose base level is decoded. at_once: Slides fetched at the same time, by their
+    name in the table. linked: The slide for one link, and for many in flight. links: How many
+    slides come over the link. counts: Numbers of slides, one for each point of the plot. carried:
+    Number of images of 3 MB, and of small ones. listed: Numbers of slides in the catalogue.
+    repetitions: Runs of each program, which take turns. before: The program of the version before.
     """
 
     trials: tuple[Trial, ...]
@@ -50,7 +51,7 @@ SEVERAL = "whole files, several connections"
 WHOLE = "tcgamirror: whole"
 TILES = "tcgamirror: tiles"
 OTHERS = {A: 1, SEVERAL: 16, B: 1, WHOLE: 4, TILES: 8}
-"""Slides by each of the other ways than `range`."""
+"""The number of slides for each way other than `range`."""
 
 _LEVELS = (1, 4, 16, 32)
 _LARGE = SlideSpec(width=48_000, height=36_000, downsamples=_LEVELS)
@@ -59,7 +60,10 @@ _ALONE = SlideSpec(width=12_000, height=9_000, downsamples=(1,))
 
 
 def _alone(width: int, height: int, tile: int) -> Kind:
-    """A base level of few different tiles: quick to make, and as slow to decode as any."""
+    """Return a slide with a base level alone, of few different tiles.
+
+    Such a slide is quick to make, and as slow to decode as any.
+    """
     spec = replace(_ALONE, width=width, height=height, tile=(tile, tile), offsets="shared")
     return Kind(f"{width:,}×{height:,} alone, tiles of {tile}", spec)
 
@@ -71,7 +75,7 @@ def _ycbcr(spec: SlideSpec) -> SlideSpec:
 _RGB = Kind("48,000×36,000 JPEG RGB", replace(_LARGE, seed=1))
 _TABLES = Kind("48,000×36,000 JPEG YCbCr 4:2:0, shared tables", _ycbcr(_LARGE))
 _J2K = Kind("48,000×36,000 JPEG 2000", replace(_LARGE, compression="j2k-rgb", seed=3))
-# As large as a usual slide of the TCGA's; most of its base level's tiles are stored only once.
+# As large as a usual slide of the TCGA. Equal tiles are stored only once.
 _USUAL = Kind(
     "100,000×80,000 JPEG RGB",
     SlideSpec(width=100_000, height=80_000, downsamples=_LEVELS, offsets="shared", seed=4),
@@ -103,7 +107,7 @@ AT_ONCE: Mapping[str, tuple[Kind, ...]] = {
         _alone(100_000, 80_000, 240),
     ),
 }
-"""Slides that need the most memory; those of `FULL` need more than the others."""
+"""Slides that need the most memory. Those in `FULL` need more than the others."""
 
 FULL = Plan(
     trials=(

@@ -1,4 +1,4 @@
-"""Time each way to the images on slides of one kind."""
+"""Time each way to make images of slides of one kind."""
 
 from __future__ import annotations
 
@@ -22,31 +22,37 @@ from tests.bench.plan import OTHERS, SEVERAL, TILES, WHOLE, A, B, Plan, Trial
 from tests.gdc import Listed, StandIn
 
 CONNECTIONS = 16
-"""At once, of whole files."""
+"""Connections at once for whole files, each with a file of its own."""
 BARE_CONNECTIONS, BARE_PARTS = 64, 4
-"""At once, as a mirror has them by default, and of one block of bytes."""
+"""Connections at once of a bare download, as a mirror has by default, and parts of a block."""
 TIMEOUT = 60
+"""Seconds for which a request of the bare download may wait."""
 
 BEFORE = "tcgamirror before: range"
 RANGE = "tcgamirror: range"
 BARE = "bare ranged download"
 
 FASTER_THAN_A, FASTER_THAN_B = 300, 25
+"""Aims: how many times as fast as A and B `range` is."""
 OF_BEFORE = 0.70
+"""Aim: seconds as a part of those of the version before."""
 BYTES_OVER_TILES, BYTES_BESIDES = 1.10, 100_000
+"""Aim for a slide's bytes: so many times those needed, and so many more."""
 REQUESTS_BESIDES_DIRECTORIES = 6
+"""Aim for a slide's requests: one for each directory, and so many more."""
 MOST_ROUNDS = 5
 ROUNDS_OF = 3
-"""Slides of one kind, of which the last is one that the run knows something of."""
+"""Slides fetched to count rounds. For the last, the run can use what it learned before."""
 SECONDS, MB, REQUESTS = OF_A_SLIDE = ("seconds a slide", "MB a slide", "requests a slide")
 COLUMNS = ("slide", "way", "slides", *OF_A_SLIDE, "resolution", "faster than A", "faster than B")
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One way on slides of one kind. seconds: of all. moved: for all.
+    """The time and traffic of one way for slides of one kind.
 
-    known: whether the images have a resolution; None where no image is made.
+    seconds, moved: Of all slides together. known: Whether the images have a resolution; None
+    where no image is made.
     """
 
     slides: int
@@ -56,6 +62,7 @@ class Timing:
 
     @property
     def values(self) -> dict[str, float]:
+        """The figures of a slide, by the names in OF_A_SLIDE."""
         totals = (self.seconds, self.moved.bytes / 1e6, self.moved.requests)
         return {what: total / self.slides for what, total in zip(OF_A_SLIDE, totals, strict=True)}
 
@@ -86,8 +93,13 @@ def section(plan: Plan) -> str:
 
 
 def _timings(trial: Trial, plan: Plan) -> dict[str, Timing]:
-    """Time whole files all at once, as they wait for connections of their own; the rest in turn."""
-    trial.kind.listing(1, tiles=True)  # makes the slide and its tiles
+    """Return the timing of each way of a trial.
+
+    The ways with whole files run at the same time, because they wait for connections of their
+    own. The rest run one after another.
+    """
+    # Makes the slide and its tiles, so that no way is timed doing it.
+    trial.kind.listing(1, tiles=True)
     others = {way: partial(_timed, way, trial.kind, OTHERS[way]) for way in trial.others}
     whole = [way for way in trial.others if way in (A, SEVERAL, WHOLE)]
     with ThreadPoolExecutor(len(OTHERS)) as pool:
@@ -100,7 +112,7 @@ def _timings(trial: Trial, plan: Plan) -> dict[str, Timing]:
 
 
 def _timed(way: str, kind: Kind, slides: int, before: Sequence[str] = ()) -> Timing:
-    """Time a way on that many slides of the kind, which a stand-in lists just for it."""
+    """Time a way on so many slides of a kind, from a stand-in of its own."""
     with shaped(kind.listing(slides, tiles=True)) as gdc:
         seconds, known = _ours("range", gdc, before) if way == BEFORE else _WAYS[way](gdc, kind)
         return Timing(slides, seconds, traffic(gdc), known)
@@ -155,7 +167,7 @@ def _figures(trial: Trial, timings: Mapping[str, Timing], plan: Plan) -> Iterato
 
 
 def _rounds(kind: Kind, program: Sequence[str]) -> tuple[int, int]:
-    """Return the rounds of the first and the last of slides that come one after another."""
+    """Return the rounds of the first and the last of ROUNDS_OF slides, fetched one by one."""
     with shaped(kind.listing(ROUNDS_OF)) as gdc:
         ours.update(gdc, "range", 1, program=program)
         first, *_, last = rounds_by_slide(gdc)
@@ -191,9 +203,9 @@ def _ours(via: str, gdc: StandIn, program: Sequence[str] = ours.PROGRAM) -> tupl
 
 
 def bare_download(gdc: StandIn, kind: Kind) -> tuple[float, None]:
-    """Fetch only what is needed, from where it is known to lie: nothing can be faster.
+    """Fetch only what is needed, from where it is known to lie, each block in equal parts.
 
-    Each block is fetched in equal parts.
+    Return the seconds, and None because no image is made.
     """
     ranges = []
     for file in gdc.files:
