@@ -32,47 +32,51 @@ def section(plan: Plan) -> str:
         "simplejpeg or OpenJPEG alone. For a slide with a base level alone, only one thread is "
         "measured, which reads the level and makes the image."
     )
-    rows = [*_processor(plan), *_memory(plan)]
+    rows = [*_measure_processor(plan), *_measure_memory(plan)]
     return figures.section("Processor and memory", prose, rows)
 
 
-def _processor(plan: Plan) -> Iterator[Figure]:
+def _measure_processor(plan: Plan) -> Iterator[Figure]:
     for kind, slides in ((trial.kind, trial.fast) for trial in plan.trials):
         if kind.has_levels:
             most = OF_BEFORE["JPEG 2000" if "JPEG 2000" in kind.name else "JPEG"]
-            now, then = _costs(plan, kind, slides, plan.repetitions)
-            yield _cpu(kind.name, slides, now, then, bare_decoding(kind, MPP, by_simplejpeg), most)
+            now, then = _measure_costs(plan, kind, slides, plan.repetitions)
+            yield _compare_cpu(
+                kind.name, slides, now, then, bare_decoding(kind, MPP, by_simplejpeg), most
+            )
     fine = plan.trials[0].kind
     for mpp in FINE_MPP:
         of, bare = f"{fine.name}, {mpp:g} µm/px", bare_decoding(fine, mpp, by_simplejpeg)
-        now, then = _costs(plan, fine, WORKERS, 1, mpp)
-        yield _cpu(of, WORKERS, now, then, bare, FINE_OF_BEFORE)
-        yield _held(of, f"MB of {WORKERS} at once", now, then, MOST_MEMORY)
+        now, then = _measure_costs(plan, fine, WORKERS, 1, mpp)
+        yield _compare_cpu(of, WORKERS, now, then, bare, FINE_OF_BEFORE)
+        yield _compare_memory(of, f"MB of {WORKERS} at once", now, then, MOST_MEMORY)
     for kind in plan.decoded:
         yield from assembling(kind, plan.repetitions)
 
 
-def _memory(plan: Plan) -> Iterator[Figure]:
-    many = {f"{IN_FLIGHT} of {plan.linked.name}": (plan.linked,) * IN_FLIGHT}
+def _measure_memory(plan: Plan) -> Iterator[Figure]:
+    many = {f"{IN_FLIGHT} of {plan.link_kind.name}": (plan.link_kind,) * IN_FLIGHT}
     for of, kinds in {**plan.at_once, **many}.items():
         now, then = beside(partial(at_once, kinds), plan.before, 1, lambda cost: cost.peak)
-        yield _held(of, "MB", now, then, MOST_IN_FLIGHT if of in many else MOST_MEMORY)
+        yield _compare_memory(of, "MB", now, then, MOST_IN_FLIGHT if of in many else MOST_MEMORY)
 
 
-def _held(of: str, what: str, now: Footprint, before: Footprint | None, most: float) -> Figure:
+def _compare_memory(
+    of: str, what: str, now: Footprint, before: Footprint | None, most: float
+) -> Figure:
     """Return the figure of a run's peak memory. most: The aim, in bytes."""
     peak = None if before is None else before.peak / 1e6
     return Figure(of, what, now.peak / 1e6, peak, most=most / 1e6)
 
 
-def _cpu(
+def _compare_cpu(
     of: str, slides: int, now: Footprint, then: Footprint | None, bare: float, most: float
 ) -> Figure:
     value, before = now.cpu / slides, then.cpu / slides if then else None
     return Figure(of, "CPU seconds a slide", value, before, bare, most_of_before=most)
 
 
-def _costs(
+def _measure_costs(
     plan: Plan, kind: Kind, slides: int, repetitions: int, mpp: float = MPP
 ) -> tuple[Footprint, Footprint | None]:
     """Return the cost of this version, and of the one before if the plan has it."""

@@ -10,9 +10,9 @@ from tcgamirror.system.parallel import usable_cores
 from tests.bench import figures, ours
 from tests.bench.figures import Figure, in_turn
 from tests.bench.material import Kind
-from tests.bench.network import DELAY, traffic
+from tests.bench.network import DELAY, measure_traffic
 from tests.bench.plan import Plan
-from tests.bench.ways import bare_download
+from tests.bench.ways import time_bare_download
 from tests.gdc import StandIn
 
 LINK = 12.5e6
@@ -42,9 +42,10 @@ class Shared:
 
 def section(plan: Plan) -> str:
     prose = (
-        f"{plan.links} slides of {plan.linked.name}, {DELAY * 1000:g} ms a request, all "
-        f"connections together at {LINK * 8 / 1e6:g} Mbit/s; {TIMES_WITHOUT * plan.links} slides "
-        "where they have no limit. The cores that the stand-in uses are not counted."
+        f"{plan.link_slides} slides of {plan.link_kind.name}, {DELAY * 1000:g} ms a request, all "
+        f"connections together at {LINK * 8 / 1e6:g} Mbit/s; "
+        f"{TIMES_WITHOUT * plan.link_slides} slides where they have no limit. "
+        "The cores that the stand-in uses are not counted."
     )
     return figures.section("One link", prose, _figures(plan))
 
@@ -52,8 +53,8 @@ def section(plan: Plan) -> str:
 def _figures(plan: Plan) -> Iterator[Figure]:
     """A link that is the limit has to be busy; with any other, the processor has to be."""
     runs = {
-        "100 Mbit/s": lambda: _update(plan.linked, plan.links, LINK),
-        "no limit": lambda: _update(plan.linked, TIMES_WITHOUT * plan.links, None),
+        "100 Mbit/s": lambda: _update(plan.link_kind, plan.link_slides, LINK),
+        "no limit": lambda: _update(plan.link_kind, TIMES_WITHOUT * plan.link_slides, None),
     }
     measured = in_turn(runs, plan.repetitions, lambda shared: shared.seconds / (shared.bare or 1))
     limited, unlimited = measured.values()
@@ -72,7 +73,7 @@ def _update(kind: Kind, slides: int, rate: float | None) -> Shared:
         before = time.process_time()
         cost = ours.update(gdc, "range", None).footprint
         served = time.process_time() - before
-        moved = traffic(gdc)
-        bare = bare_download(gdc, kind)[0] if rate else None
+        moved = measure_traffic(gdc)
+        bare = time_bare_download(gdc, kind)[0] if rate else None
     cpu, serving = (spent / cost.seconds / usable_cores() for spent in (cost.cpu, served))
     return Shared(cost.seconds, bare, moved.bytes / moved.seconds, cpu, serving)

@@ -30,30 +30,30 @@ class Traffic:
 
 
 @contextmanager
-def shaped(files: Sequence[Listed]) -> Iterator[StandIn]:
+def serve_slowly(files: Sequence[Listed]) -> Iterator[StandIn]:
     """Run a stand-in with the delays and the rate of the bench."""
     with StandIn(files) as gdc:
         gdc.delay, gdc.tile_delay, gdc.rate = DELAY, TILE_DELAY, RATE
         yield gdc
 
 
-def traffic(gdc: StandIn) -> Traffic:
+def measure_traffic(gdc: StandIn) -> Traffic:
     served = _of_images(gdc)
     seconds = max(record.ended for record in served) - min(record.time for record in served)
     return Traffic(sum(record.bytes_sent for record in served), len(served), seconds)
 
 
-def rounds_by_slide(gdc: StandIn) -> list[int]:
+def count_rounds_by_slide(gdc: StandIn) -> list[int]:
     """Return the rounds of each slide, in the order of the slides' first requests."""
     of_slides: dict[str, list[Record]] = {}
     for record in sorted(_of_images(gdc), key=lambda record: record.time):
         for file in gdc.files:
             if file.file_id in record.path:
                 of_slides.setdefault(file.file_id, []).append(record)
-    return [rounds(served) for served in of_slides.values()]
+    return [count_rounds(served) for served in of_slides.values()]
 
 
-def rounds(served: Iterable[Record]) -> int:
+def count_rounds(served: Iterable[Record]) -> int:
     """Return the most requests of which each began after the one before had ended."""
     count, ended = 0, 0.0
     answered = (record for record in served if record.ended)

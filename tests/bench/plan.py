@@ -27,17 +27,17 @@ class Plan:
     """The material of each part.
 
     decoded: Slides whose base level is decoded. at_once: Slides fetched at the same time, by their
-    name in the table. linked: The slide for one link, and for many in flight. links: How many
-    slides come over the link. counts: Numbers of slides, one for each point of the plot. carried:
-    Number of images of 3 MB, and of small ones. listed: Numbers of slides in the catalogue.
+    name in the table. link_kind: The slide for one link, and for many in flight. link_slides: How
+    many slides come over the link. counts: Numbers of slides, one for each point of the plot.
+    carried: Number of images of 3 MB, and of small ones. listed: Numbers of listed slides.
     repetitions: Runs of each program, which take turns. before: The program of the version before.
     """
 
     trials: tuple[Trial, ...]
     decoded: tuple[Kind, ...]
     at_once: Mapping[str, tuple[Kind, ...]]
-    linked: Kind
-    links: int
+    link_kind: Kind
+    link_slides: int
     counts: tuple[int, ...]
     carried: tuple[int, int]
     listed: tuple[int, ...]
@@ -119,8 +119,8 @@ FULL = Plan(
     ),
     decoded=(_BASE, _BASE_TABLES),
     at_once={name: AT_ONCE[name] for name in (ALL_MOVED, LARGEST)},
-    linked=_USUAL,
-    links=64,
+    link_kind=_USUAL,
+    link_slides=64,
     counts=(10, 100, 200, 1000, 2000),
     carried=(300, 6_000),
     listed=(30_075, 1_000_000),
@@ -142,8 +142,8 @@ QUICK = Plan(
             *[_alone(30_000, 20_000, 256)] * 2,
         ),
     },
-    linked=_SMALL_RGB,
-    links=8,
+    link_kind=_SMALL_RGB,
+    link_slides=8,
     counts=(10, 20),
     carried=(20, 400),
     listed=(5_000,),

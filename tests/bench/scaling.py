@@ -12,10 +12,10 @@ from textwrap import fill
 from tests.bench import ours, plot
 from tests.bench.figures import LINE, cell, table
 from tests.bench.material import Kind
-from tests.bench.network import shaped
+from tests.bench.network import serve_slowly
 from tests.bench.plan import FULL, A, B, Plan
 from tests.bench.plot import Point
-from tests.bench.ways import RANGE, published_a, published_b
+from tests.bench.ways import RANGE, time_published_a, time_published_b
 from tests.support.slides import SlideSpec
 
 SMALL = Kind("1,000×750 JPEG RGB", SlideSpec(width=1000, height=750, downsamples=(1,)))
@@ -42,11 +42,11 @@ def section(plan: Plan) -> str:
 
 
 def _points(count: int) -> Iterator[Point]:
-    with shaped(SMALL.listing(count, tiles=True)) as gdc:
+    with serve_slowly(SMALL.listing(count, tiles=True)) as gdc:
         yield Point(RANGE, count, ours.update(gdc, "range", WORKERS).footprint.seconds)
         if count <= FEW:
-            yield Point(A, count, published_a(gdc, SMALL)[0])
-            yield Point(B, count, published_b(gdc, SMALL)[0])
+            yield Point(A, count, time_published_a(gdc, SMALL)[0])
+            yield Point(B, count, time_published_b(gdc, SMALL)[0])
 
 
 def _rows(points: Sequence[Point]) -> Iterator[Sequence[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench.network import rounds
+from tests.bench.network import count_rounds
 from tests.gdc.report import Record
 
 ONE_AFTER_ANOTHER = [(0, 1), (1, 2), (5, 6)]
@@ -27,4 +27,4 @@ A_LATE_ONE_OVERLAPS_TWO = [(0, 2), (1, 4), (3, 6), (4, 7)]
 )
 def test_rounds_are_the_longest_chain(times: list[tuple[float, float]], expected: int) -> None:
     served = [Record(begun, "bucket", "GET", "/a", None, 1, ended=ended) for begun, ended in times]
-    assert rounds(reversed(served)) == expected
+    assert count_rounds(reversed(served)) == expected

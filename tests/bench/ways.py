@@ -17,7 +17,7 @@ import requests
 from tests.bench import figures, network, ours, published
 from tests.bench.figures import LINE, Figure, cell, in_turn, number, table
 from tests.bench.material import MPP, Kind, needed
-from tests.bench.network import Traffic, rounds_by_slide, shaped, traffic
+from tests.bench.network import Traffic, count_rounds_by_slide, measure_traffic, serve_slowly
 from tests.bench.plan import OTHERS, SEVERAL, TILES, WHOLE, A, B, Plan, Trial
 from tests.gdc import Listed, StandIn
 
@@ -68,7 +68,7 @@ class Timing:
 
 
 def section(plan: Plan) -> str:
-    timed = [(trial, _timings(trial, plan)) for trial in plan.trials]
+    timed = [(trial, _time_ways(trial, plan)) for trial in plan.trials]
     ways = [row for trial, timings in timed if trial.others for row in _rows(trial.kind, timings)]
     one = [row for trial, timings in timed for row in _figures(trial, timings, plan)]
     prose = (
@@ -92,7 +92,7 @@ def section(plan: Plan) -> str:
     )
 
 
-def _timings(trial: Trial, plan: Plan) -> dict[str, Timing]:
+def _time_ways(trial: Trial, plan: Plan) -> dict[str, Timing]:
     """Return the timing of each way of a trial.
 
     The ways with whole files run at the same time, because they wait for connections of their
@@ -100,22 +100,22 @@ def _timings(trial: Trial, plan: Plan) -> dict[str, Timing]:
     """
     # Makes the slide and its tiles, so that no way is timed doing it.
     trial.kind.listing(1, tiles=True)
-    others = {way: partial(_timed, way, trial.kind, OTHERS[way]) for way in trial.others}
+    others = {way: partial(_time_way, way, trial.kind, OTHERS[way]) for way in trial.others}
     whole = [way for way in trial.others if way in (A, SEVERAL, WHOLE)]
     with ThreadPoolExecutor(len(OTHERS)) as pool:
         started = {way: pool.submit(others.pop(way)) for way in whole}
         timings = {way: each.result() for way, each in started.items()}
     timings |= {way: run() for way, run in others.items()}
     compared = (BEFORE, RANGE, BARE) if plan.before else (RANGE, BARE)
-    runs = {way: partial(_timed, way, trial.kind, trial.fast, plan.before) for way in compared}
+    runs = {way: partial(_time_way, way, trial.kind, trial.fast, plan.before) for way in compared}
     return timings | in_turn(runs, plan.repetitions, lambda timing: timing.seconds)
 
 
-def _timed(way: str, kind: Kind, slides: int, before: Sequence[str] = ()) -> Timing:
+def _time_way(way: str, kind: Kind, slides: int, before: Sequence[str] = ()) -> Timing:
     """Time a way on so many slides of a kind, from a stand-in of its own."""
-    with shaped(kind.listing(slides, tiles=True)) as gdc:
-        seconds, known = _ours("range", gdc, before) if way == BEFORE else _WAYS[way](gdc, kind)
-        return Timing(slides, seconds, traffic(gdc), known)
+    with serve_slowly(kind.listing(slides, tiles=True)) as gdc:
+        seconds, known = _run_ours("range", gdc, before) if way == BEFORE else _WAYS[way](gdc, kind)
+        return Timing(slides, seconds, measure_traffic(gdc), known)
 
 
 def _rows(kind: Kind, timings: Mapping[str, Timing]) -> Iterator[Sequence[str]]:
@@ -156,7 +156,7 @@ def _figures(trial: Trial, timings: Mapping[str, Timing], plan: Plan) -> Iterato
             most_of_before=OF_BEFORE if what == SECONDS else None,
         )
     if trial.others:
-        run = partial(_rounds, kind)
+        run = partial(_count_rounds, kind)
         now_rounds, older_rounds = ours.beside(
             run, plan.before, plan.repetitions, lambda rounds: rounds[0] + rounds[1]
         )
@@ -166,23 +166,23 @@ def _figures(trial: Trial, timings: Mapping[str, Timing], plan: Plan) -> Iterato
             yield Figure(kind.name, what, now_rounds[place], then, most=MOST_ROUNDS)
 
 
-def _rounds(kind: Kind, program: Sequence[str]) -> tuple[int, int]:
+def _count_rounds(kind: Kind, program: Sequence[str]) -> tuple[int, int]:
     """Return the rounds of the first and the last of ROUNDS_OF slides, fetched one by one."""
-    with shaped(kind.listing(ROUNDS_OF)) as gdc:
+    with serve_slowly(kind.listing(ROUNDS_OF)) as gdc:
         ours.update(gdc, "range", 1, program=program)
-        first, *_, last = rounds_by_slide(gdc)
+        first, *_, last = count_rounds_by_slide(gdc)
     return first, last
 
 
-def published_a(gdc: StandIn, _: Kind, connections: int = 1) -> tuple[float, bool]:
-    return _published(gdc, partial(published.whole_file, gdc.api), connections), True
+def time_published_a(gdc: StandIn, _: Kind, connections: int = 1) -> tuple[float, bool]:
+    return _time_published(gdc, partial(published.whole_file, gdc.api), connections), True
 
 
-def published_b(gdc: StandIn, _: Kind) -> tuple[float, bool]:
-    return _published(gdc, partial(published.tile_by_tile, gdc.tiles)), False
+def time_published_b(gdc: StandIn, _: Kind) -> tuple[float, bool]:
+    return _time_published(gdc, partial(published.tile_by_tile, gdc.tiles)), False
 
 
-def _published(
+def _time_published(
     gdc: StandIn, fetch: Callable[[str, float, Path], None], connections: int = 1
 ) -> float:
     with TemporaryDirectory(prefix="tcgamirror-bench-") as folder:
@@ -196,13 +196,13 @@ def _published(
         return time.monotonic() - started
 
 
-def _ours(via: str, gdc: StandIn, program: Sequence[str] = ours.PROGRAM) -> tuple[float, bool]:
+def _run_ours(via: str, gdc: StandIn, program: Sequence[str] = ours.PROGRAM) -> tuple[float, bool]:
     workers = None if via == "range" else ours.WORKERS
     update = ours.update(gdc, via, workers, program=program)
     return update.footprint.seconds, update.known
 
 
-def bare_download(gdc: StandIn, kind: Kind) -> tuple[float, None]:
+def time_bare_download(gdc: StandIn, kind: Kind) -> tuple[float, None]:
     """Fetch only what is needed, from where it is known to lie, each block in equal parts.
 
     Return the seconds, and None because no image is made.
@@ -234,11 +234,11 @@ def _fetch(session: requests.Session, ranges: Sequence[tuple[str, int, int]]) ->
 
 
 _WAYS: Mapping[str, Callable[[StandIn, Kind], tuple[float, bool | None]]] = {
-    A: published_a,
-    B: published_b,
-    SEVERAL: partial(published_a, connections=CONNECTIONS),
-    RANGE: lambda gdc, _: _ours("range", gdc),
-    TILES: lambda gdc, _: _ours("tiles", gdc),
-    WHOLE: lambda gdc, _: _ours("whole", gdc),
-    BARE: bare_download,
+    A: time_published_a,
+    B: time_published_b,
+    SEVERAL: partial(time_published_a, connections=CONNECTIONS),
+    RANGE: lambda gdc, _: _run_ours("range", gdc),
+    TILES: lambda gdc, _: _run_ours("tiles", gdc),
+    WHOLE: lambda gdc, _: _run_ours("whole", gdc),
+    BARE: time_bare_download,
 }

@@ -14,7 +14,7 @@ import pytest
 
 from tcgamirror.cli import main
 from tcgamirror.cli import status as looking
-from tests.bench.network import shaped
+from tests.bench.network import serve_slowly
 from tests.bench.ours import at_once, update
 from tests.bench.plan import AT_ONCE, FULL, LARGEST
 from tests.gdc import Listed, StandIn
@@ -40,8 +40,8 @@ def test_four_of_the_largest_slides_at_once_stay_under_400_mb(slides: str) -> No
 @pytest.mark.timeout(900)
 def test_32_slides_in_flight_stay_under_500_mb() -> None:
     """All of them wait for a slow network first, and then for a core."""
-    kind = AT_ONCE[LARGEST][0] if SOAK else FULL.linked
-    with shaped(kind.listing(32)) as gdc:
+    kind = AT_ONCE[LARGEST][0] if SOAK else FULL.link_kind
+    with serve_slowly(kind.listing(32)) as gdc:
         assert update(gdc, "range", workers=32).footprint.peak < 500e6
 
 
