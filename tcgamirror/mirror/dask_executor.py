@@ -48,13 +48,13 @@ ANSWER_SECONDS = 10.0
 """Seconds within which the scheduler must answer."""
 
 BRIEF_SECONDS = 1.0
-"""Seconds that an answer of a worker may take, and the end of the connection."""
+"""Seconds for an answer of a worker, and for the end of the connection."""
 
 WORKER_SECONDS = 60.0
 """Seconds without any worker after which the run ends."""
 
 HUNG_SECONDS = 30.0
-"""Seconds without a heartbeat after which a worker hangs. Dask itself waits for five minutes."""
+"""Seconds without a heartbeat after which a worker counts as hung. Dask waits for five minutes."""
 
 POLL_SECONDS = 1.0
 """Least seconds between two requests for the list of workers."""
@@ -370,6 +370,7 @@ class DaskWorkers:
         }
         hung = [name for name, (_, at) in self._heartbeats.items() if now - at > HUNG_SECONDS]
         if hung:
+            # So that each is restarted at most once in HUNG_SECONDS.
             for name in hung:
                 del self._heartbeats[name]
             shared_workers = {

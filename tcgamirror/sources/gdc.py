@@ -180,6 +180,7 @@ def read_latest_versions(client: JsonClient, api: str, file_ids: Sequence[str]) 
 def _read_slides(
     client: JsonClient, api: str, page_size: int, on_page: Callable[[int, int], None] | None
 ) -> Iterator[Slide]:
+    """Yield all open TCGA slides. Raises WrongContent if a slide is listed twice, or none is."""
     url = f"{api}/files"
     seen: set[str] = set()
     for page in read_pages(client, url, _parse_slides, page_size):
@@ -282,11 +283,11 @@ def count_files(client: JsonClient, api: str) -> Iterator[tuple[str, int]]:
         for access in ("open", "controlled"):
             changes = {"experimental_strategy": [strategy], "access": [access]}
             queries[f"{strategy}, {access}"] = changes
-    anything: dict[str, list[str]] = {"experimental_strategy": [], "access": []}
-    queries["Slide Image, of any strategy and access"] = anything
-    for what, changes in queries.items():
+    no_filters: dict[str, list[str]] = {"experimental_strategy": [], "access": []}
+    queries["Slide Image, of any strategy and access"] = no_filters
+    for files, changes in queries.items():
         answer = client.json(url, payload=_build_request(1, 0, changes), limit=_PAGE_BYTES)
-        yield what, _parse_page(url, answer)[1]
+        yield files, _parse_page(url, answer)[1]
 
 
 def _build_request(
@@ -324,6 +325,7 @@ def _build_request(
 
 
 def _parse_page(url: str, answer: object) -> tuple[list[Part], int]:
+    """Return the hits of a page, and the number of all hits."""
     data = part_of(part_of(answer).get("data"))
     hits, total = data.get("hits"), part_of(data.get("pagination")).get("total")
     if not isinstance(hits, list) or not all(isinstance(hit, dict) for hit in hits):
@@ -334,6 +336,11 @@ def _parse_page(url: str, answer: object) -> tuple[list[Part], int]:
 
 
 def _parse_slide(file_id: str, file_name: str, hit: Part) -> Slide:
+    """Return the slide of a hit.
+
+    Barcodes are those in the file name, if it has any. They also tell a missing kind or sample
+    type.
+    """
     barcode = Barcode.of(file_name)
     case = _find_owner(parts_of(hit.get("cases")), barcode.case if barcode else None)
     samples = parts_of(case.get("samples"))

@@ -38,19 +38,19 @@ def serve_slowly(files: Sequence[Listed]) -> Iterator[StandIn]:
 
 
 def measure_traffic(gdc: StandIn) -> Traffic:
-    served = _of_images(gdc)
+    served = _list_image_requests(gdc)
     seconds = max(record.ended for record in served) - min(record.time for record in served)
     return Traffic(sum(record.bytes_sent for record in served), len(served), seconds)
 
 
 def count_rounds_by_slide(gdc: StandIn) -> list[int]:
     """Return the rounds of each slide, in the order of the slides' first requests."""
-    of_slides: dict[str, list[Record]] = {}
-    for record in sorted(_of_images(gdc), key=lambda record: record.time):
+    by_slide: dict[str, list[Record]] = {}
+    for record in sorted(_list_image_requests(gdc), key=lambda record: record.time):
         for file in gdc.files:
             if file.file_id in record.path:
-                of_slides.setdefault(file.file_id, []).append(record)
-    return [count_rounds(served) for served in of_slides.values()]
+                by_slide.setdefault(file.file_id, []).append(record)
+    return [count_rounds(served) for served in by_slide.values()]
 
 
 def count_rounds(served: Iterable[Record]) -> int:
@@ -63,5 +63,5 @@ def count_rounds(served: Iterable[Record]) -> int:
     return count
 
 
-def _of_images(gdc: StandIn) -> list[Record]:
+def _list_image_requests(gdc: StandIn) -> list[Record]:
     return [record for record in gdc.served if not record.path.startswith(("/status", "/files"))]
