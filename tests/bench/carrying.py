@@ -109,7 +109,7 @@ def section(plan: Plan) -> str:
         "compare it with its digest; `cp -r`, `tar` and `rsync` compare none. Import and sync also "
         "force each image to the disk. The aims are for images of the usual 1 to 3 MB."
     )
-    few, many = plan.carried
+    few, many = plan.image_counts
     rows = [
         *_rows("large", few, LARGE, plan),
         *_rows("small", many, SMALL, plan),

@@ -71,7 +71,7 @@ class Row:
 
 def section(plan: Plan) -> str:
     with TemporaryDirectory(prefix="tcgamirror-bench-") as folder:
-        folders = {slides: Path(folder, str(slides)) for slides in plan.listed}
+        folders = {slides: Path(folder, str(slides)) for slides in plan.listing_sizes}
         rows = [row for slides, path in folders.items() for row in measured(path, slides)]
     return f"## The catalogue, by its slides\n\n{rows_table(rows)}"
 

@@ -37,7 +37,7 @@ def section(plan: Plan) -> str:
 
 
 def _measure_processor(plan: Plan) -> Iterator[Figure]:
-    for kind, slides in ((trial.kind, trial.fast) for trial in plan.trials):
+    for kind, slides in ((trial.kind, trial.range_slides) for trial in plan.trials):
         if kind.has_levels:
             most = OF_BEFORE["JPEG 2000" if "JPEG 2000" in kind.name else "JPEG"]
             now, then = _measure_costs(plan, kind, slides, plan.repetitions)
@@ -50,7 +50,7 @@ def _measure_processor(plan: Plan) -> Iterator[Figure]:
         now, then = _measure_costs(plan, fine, WORKERS, 1, mpp)
         yield _compare_cpu(of, WORKERS, now, then, bare, FINE_OF_BEFORE)
         yield _compare_memory(of, f"MB of {WORKERS} at once", now, then, MOST_MEMORY)
-    for kind in plan.decoded:
+    for kind in plan.base_kinds:
         yield from assembling(kind, plan.repetitions)
 
 

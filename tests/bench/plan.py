@@ -13,12 +13,12 @@ from tests.support.slides import SlideSpec
 class Trial:
     """The ways tried on one kind of slide.
 
-    fast: Number of slides for `range`, enough that its start counts little. others: Other ways,
-    each tried once.
+    range_slides: Number of slides for `range`, enough that its start counts little. others: Other
+    ways, each tried once.
     """
 
     kind: Kind
-    fast: int = 48
+    range_slides: int = 48
     others: tuple[str, ...] = ()
 
 
@@ -26,21 +26,22 @@ class Trial:
 class Plan:
     """The material of each part.
 
-    decoded: Slides whose base level is decoded. at_once: Slides fetched at the same time, by their
-    name in the table. link_kind: The slide for one link, and for many in flight. link_slides: How
-    many slides come over the link. counts: Numbers of slides, one for each point of the plot.
-    carried: Number of images of 3 MB, and of small ones. listed: Numbers of listed slides.
-    repetitions: Runs of each program, which take turns. before: The program of the version before.
+    base_kinds: Slides whose base level is decoded. at_once: Slides fetched at the same time, by
+    their name in the table. link_kind: The slide for one link, and for many in flight. link_slides:
+    How many slides come over the link. plot_counts: Numbers of slides, one for each point of the
+    plot. image_counts: How many images of 3 MB are carried, and how many small ones. listing_sizes:
+    Numbers of slides in the catalogue. repetitions: Runs of each program, which take turns. before:
+    The program of the version before.
     """
 
     trials: tuple[Trial, ...]
-    decoded: tuple[Kind, ...]
+    base_kinds: tuple[Kind, ...]
     at_once: Mapping[str, tuple[Kind, ...]]
     link_kind: Kind
     link_slides: int
-    counts: tuple[int, ...]
-    carried: tuple[int, int]
-    listed: tuple[int, ...]
+    plot_counts: tuple[int, ...]
+    image_counts: tuple[int, int]
+    listing_sizes: tuple[int, ...]
     repetitions: int
     before: Sequence[str] = ()
 
@@ -115,15 +116,15 @@ FULL = Plan(
         Trial(_TABLES),
         Trial(_J2K),
         Trial(_USUAL, others=(B,)),
-        Trial(_BASE, fast=4),
+        Trial(_BASE, range_slides=4),
     ),
-    decoded=(_BASE, _BASE_TABLES),
+    base_kinds=(_BASE, _BASE_TABLES),
     at_once={name: AT_ONCE[name] for name in (ALL_MOVED, LARGEST)},
     link_kind=_USUAL,
     link_slides=64,
-    counts=(10, 100, 200, 1000, 2000),
-    carried=(300, 6_000),
-    listed=(30_075, 1_000_000),
+    plot_counts=(10, 100, 200, 1000, 2000),
+    image_counts=(300, 6_000),
+    listing_sizes=(30_075, 1_000_000),
     repetitions=3,
 )
 
@@ -132,10 +133,10 @@ _SMALL_TABLES = Kind("16,000×12,000 JPEG YCbCr 4:2:0, shared tables", _ycbcr(_S
 
 QUICK = Plan(
     trials=(
-        Trial(_SMALL_RGB, fast=8, others=tuple(OTHERS)),
-        Trial(_SMALL_TABLES, fast=8, others=(B,)),
+        Trial(_SMALL_RGB, range_slides=8, others=tuple(OTHERS)),
+        Trial(_SMALL_TABLES, range_slides=8, others=(B,)),
     ),
-    decoded=(_BASE,),
+    base_kinds=(_BASE,),
     at_once={
         "two 30,000×20,000 base levels alone in tiles of 512, two in tiles of 256": (
             *[_alone(30_000, 20_000, 512)] * 2,
@@ -144,8 +145,8 @@ QUICK = Plan(
     },
     link_kind=_SMALL_RGB,
     link_slides=8,
-    counts=(10, 20),
-    carried=(20, 400),
-    listed=(5_000,),
+    plot_counts=(10, 20),
+    image_counts=(20, 400),
+    listing_sizes=(5_000,),
     repetitions=1,
 )

@@ -28,8 +28,8 @@ PLOT = Path(__file__).with_name("slides.svg")
 
 def section(plan: Plan) -> str:
     """Measure all points; a full run draws them, too."""
-    points = [point for count in plan.counts for point in _points(count)]
-    if plan.counts == FULL.counts:
+    points = [point for count in plan.plot_counts for point in _points(count)]
+    if plan.plot_counts == FULL.plot_counts:
         title = f"Seconds for so many slides of {SMALL.name} pixels"
         PLOT.write_text(plot.svg(title, points), encoding="utf-8")
     prose = (

@@ -107,7 +107,10 @@ def _time_ways(trial: Trial, plan: Plan) -> dict[str, Timing]:
         timings = {way: each.result() for way, each in started.items()}
     timings |= {way: run() for way, run in others.items()}
     compared = (BEFORE, RANGE, BARE) if plan.before else (RANGE, BARE)
-    runs = {way: partial(_time_way, way, trial.kind, trial.fast, plan.before) for way in compared}
+    runs = {
+        way: partial(_time_way, way, trial.kind, trial.range_slides, plan.before)
+        for way in compared
+    }
     return timings | in_turn(runs, plan.repetitions, lambda timing: timing.seconds)
 
 
