@@ -6,7 +6,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable
-from io import BufferedRandom, BufferedReader, BytesIO, FileIO
+from io import BufferedRandom, BufferedReader, BufferedWriter, BytesIO, FileIO
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -96,7 +96,9 @@ def fetch_to_partial(source: ImageSource, image: Image, part: str, check: Check)
                 if isinstance(file, BytesIO):
                     raw.seek(0)
                     raw.truncate()
-                    raw.write(file.getbuffer())
+                    # On a full disk, `raw` alone would write a part and raise nothing.
+                    with BufferedWriter(raw) as whole:
+                        whole.write(file.getbuffer())
     except (NotFound, Damaged, ChecksumMismatch):
         Path(part).unlink(missing_ok=True)
         raise
