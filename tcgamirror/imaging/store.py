@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tcgamirror.imaging.metadata import build_metadata
 from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat, Picture, Slide
-from tcgamirror.system.files import atomic_write, file_digest
+from tcgamirror.system.files import atomic_write, disk_errors, file_digest
 
 if TYPE_CHECKING:
     from tcgamirror.imaging.decode import Pixels
@@ -102,6 +102,8 @@ class Store:
                         break
                     out.seek(0)
                     out.truncate()
+        with disk_errors(file):
+            size, sha256 = file.stat().st_size, file_digest(file, "sha256")
         return Picture(
             source=source,
             level=rendition.level,
@@ -111,8 +113,8 @@ class Store:
             mpp_y=rendition.mpp_y,
             size=rendition.size,
             path=path,
-            bytes=file.stat().st_size,
-            sha256=file_digest(file, "sha256"),
+            bytes=size,
+            sha256=sha256,
             patched_tiles=reader.count_patched(),
             pixels_sha256=pixels_sha256,
         )

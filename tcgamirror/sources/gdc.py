@@ -97,10 +97,11 @@ def read_release(client: JsonClient, api: str) -> str:
     Raises WrongContent if the answer is not the GDC's.
     """
     url = f"{api}/status"
-    answer = part_of(client.json(url, limit=_STATUS_BYTES))
-    if "data_release" in answer or "status" in answer:
-        release = fields.text(answer.get("data_release"))
-        tag = fields.text(answer.get("tag"))
+    answer = client.json(url, limit=_STATUS_BYTES)
+    status = part_of(answer)
+    if "data_release" in status or "status" in status:
+        release = fields.text(status.get("data_release"))
+        tag = fields.text(status.get("tag"))
         if release is not None:
             return release
         if tag is not None:

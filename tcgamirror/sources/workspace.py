@@ -110,6 +110,9 @@ class Workspace:
             DiskFull: The disk lacks space, and no other lease has reserved any.
             Interrupted: The run stopped meanwhile.
         """
+        if need <= lease.reserved:
+            # For another origin. In the queue, others would wait for what this lease holds.
+            return
         if self._limit is not None and need > self._limit:
             raise UnsupportedSlide(
                 f"it needs {need:,} bytes in work/, whose limit is {self._limit:,}: "

@@ -134,6 +134,24 @@ def test_a_slide_waits_for_room_and_who_asked_first_is_served_first(tmp_path: Pa
     assert served == ["large", "small"]
 
 
+def test_who_has_room_does_not_queue_again(tmp_path: Path) -> None:
+    stop = threading.Event()
+    work = Workspace(tmp_path, 10 * MB, stop, 0)
+
+    def fetch() -> None:
+        with work.lease("waiting", "range") as waiting:
+            waiting.reserve(6 * MB)
+
+    threading.Timer(5, stop.set).start()
+    with ThreadPoolExecutor(1) as pool, work.lease("first", "range") as first:
+        first.reserve(6 * MB)
+        second = pool.submit(fetch)
+        time.sleep(0.3)
+        first.reserve(6 * MB)
+        assert not second.done()
+    second.result()
+
+
 def test_a_lease_that_begins_while_room_is_made_is_no_leftover(tmp_path: Path) -> None:
     work = workspace(tmp_path, limit=4 * MB)
     stop = threading.Event()
