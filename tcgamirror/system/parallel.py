@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -96,12 +96,12 @@ def in_batches(
     size_of: Callable[[Item], int] = lambda _: 0,
     stopped: Callable[[], bool] = lambda: False,
     ended: threading.Event | None = None,
-) -> Iterator[list[tuple[Item, Result]]]:
+) -> Generator[list[tuple[Item, Result]], None, None]:
     """Yield batches of items with their results, in order, made by `at_once` threads.
 
     `items` are read as they are needed. Once `stopped` returns True, submitted batches are
     dropped and the iterator ends; `work` may raise Interrupted from then on. Any other
-    exception of `work` is raised.
+    exception of `work` is raised, and no batch begins after it.
 
     Args:
         batch_size: Items in a batch, fewer if they are large.
@@ -109,8 +109,17 @@ def in_batches(
         ended: Set when the iterator ends, so that `work` can end early after an error.
     """
 
+    has_failed = threading.Event()
+
     def all_of(batch: Sequence[Item]) -> list[tuple[Item, Result]]:
-        return [(item, work(item)) for item in batch]
+        if has_failed.is_set():
+            # Not raised to the caller: the error of the batch that failed before this one is.
+            raise Interrupted("an earlier batch failed")
+        try:
+            return [(item, work(item)) for item in batch]
+        except BaseException:
+            has_failed.set()
+            raise
 
     with start_pool(at_once, "batch") as pool:
         waiting: deque[Future[list[tuple[Item, Result]]]] = deque()

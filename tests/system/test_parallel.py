@@ -87,6 +87,21 @@ def test_an_error_has_the_others_end_early() -> None:
     assert time.monotonic() - start < 5
 
 
+def test_no_batch_begins_after_an_error() -> None:
+    together = threading.Barrier(2, timeout=10)
+    begun = []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        together.wait()
+        time.sleep(0.2 if item == 0 else 0)
+        raise KeyError(item)
+
+    with pytest.raises(KeyError, match="0"):
+        list(in_batches(work, range(9), at_once=2, batch_size=1))
+    assert sorted(begun) == [0, 1]
+
+
 def test_it_ends_after_a_whole_batch_once_it_is_to_stop() -> None:
     stop = threading.Event()
 
