@@ -8,6 +8,7 @@ unsafe in a path or a URL. Any other invalid value of a slide counts as missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
@@ -232,24 +233,32 @@ def read_pages(
         """Return the items of the page at `start`, how many hits it has, and the total."""
         request = _build_request(page_size, start, filters, field_names)
         answer = client.json(url, payload=request, limit=_PAGE_BYTES + page_size * _HIT_BYTES)
-        hits, total = _parse_page(url, answer)
+        hits, total = _parse_page(url, answer, page_size)
         return list(parse(url, hits)), len(hits), total
+
+    def read_lean(start: int) -> tuple[list[Item], int, int]:
+        try:
+            return read(start)
+        except WrongContent as error:
+            # Its frames hold the page: several invalid ones would fill memory.
+            raise error.with_traceback(None) from None
 
     first = read(0)
     _, size, first_total = first
     # By the size of the first page: a server may give fewer hits than requested.
     starts = range(size, first_total, size) if size else ()
-    batches = in_batches(read, starts, at_once=PAGES_AT_ONCE, batch_size=1) if starts else ()
     seen = 0
-    for items, count, total in chain([first], (page for ((_, page),) in batches)):
-        if total != first_total:
-            raise _ListingChanged(
-                f"{display_url(url)}: {first_total} files became {total} while it was read"
-            )
-        seen += count
-        if seen > total:
-            raise WrongContent(f"{display_url(url)} lists more files than its total of {total}")
-        yield Page(items, seen, total)
+    with closing(in_batches(read_lean, starts, at_once=PAGES_AT_ONCE, batch_size=1)) as batches:
+        rest = (page for ((_, page),) in batches) if starts else ()
+        for items, count, total in chain([first], rest):
+            if total != first_total:
+                raise _ListingChanged(
+                    f"{display_url(url)}: {first_total} files became {total} while it was read"
+                )
+            seen += count
+            if seen > total:
+                raise WrongContent(f"{display_url(url)} lists more files than its total of {total}")
+            yield Page(items, seen, total)
     if seen < first_total:
         raise WrongContent(
             f"{display_url(url)} lists {seen} files, but has a total of {first_total}"
@@ -288,7 +297,7 @@ def count_files(client: JsonClient, api: str) -> Iterator[tuple[str, int]]:
     queries["Slide Image, of any strategy and access"] = no_filters
     for files, changes in queries.items():
         answer = client.json(url, payload=_build_request(1, 0, changes), limit=_PAGE_BYTES)
-        yield files, _parse_page(url, answer)[1]
+        yield files, _parse_page(url, answer, 1)[1]
 
 
 def _build_request(
@@ -325,12 +334,14 @@ def _build_request(
     }
 
 
-def _parse_page(url: str, answer: object) -> tuple[list[Part], int]:
-    """Return the hits of a page, and the number of all hits."""
+def _parse_page(url: str, answer: object, page_size: int) -> tuple[list[Part], int]:
+    """Return the hits of a page, at most `page_size`, and the number of all hits."""
     data = part_of(part_of(answer).get("data"))
     hits, total = data.get("hits"), part_of(data.get("pagination")).get("total")
     if not isinstance(hits, list) or not all(isinstance(hit, dict) for hit in hits):
         raise WrongContent(f"{display_url(url)}: expected a list of hits")
+    if len(hits) > page_size:
+        raise WrongContent(f"{display_url(url)} lists more files than the {page_size} requested")
     if isinstance(total, bool) or not isinstance(total, int) or not 0 <= total <= MAX_HITS:
         raise WrongContent(f"{display_url(url)} has an invalid total of {total!r:.40} files")
     return hits, total

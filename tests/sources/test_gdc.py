@@ -105,6 +105,39 @@ def test_pages_are_requested_at_the_same_time_and_few_in_advance() -> None:
     assert [slide.file_id for slide in slides] == [each["file_id"] for each in hits[2:]]
 
 
+def test_after_an_error_no_page_is_requested_and_no_thread_stays() -> None:
+    """Though the error is kept, whose traceback holds what the listing was read with."""
+    before = threading.active_count()
+    together = threading.Barrier(gdc.PAGES_AT_ONCE)
+
+    def pages(start: int, _size: int) -> object:
+        if start:
+            together.wait(10)
+            # The pages that come next in order are still under way.
+            time.sleep(0.1 * (start != 1))
+        return page([hit(start + 1)], 40) if not start else None
+
+    server = Scripted(pages)
+    with pytest.raises(WrongContent, match="list of hits") as error:
+        gdc.read_listing(server, API, page_size=1)
+    assert len(server.requests) == 1 + gdc.PAGES_AT_ONCE
+    assert threading.active_count() == before, error
+
+
+def test_a_listing_that_changed_is_left_before_it_is_read_again() -> None:
+    before = threading.active_count()
+    threads: list[int] = []
+
+    def pages(start: int, _size: int) -> object:
+        if not start:
+            threads.append(threading.active_count())
+        changed = len(threads) == 1 and start
+        return page([hit(start + 1)], 41 if changed else 40)
+
+    assert len(gdc.read_listing(Scripted(pages), API, page_size=1).slides) == 40
+    assert threads == [before, before]
+
+
 def test_every_field_of_a_hit_becomes_the_slides() -> None:
     samples = [
         {"sample_type": "Solid Tissue Normal", "submitter_id": "TCGA-22-0001-11A"},
@@ -196,7 +229,8 @@ def test_an_unsafe_hit_is_refused(bad: dict[str, object]) -> None:
             lambda start, _size: page([] if start else [hit(1)], 5),
             "lists 1 files, but has a total of 5",
         ),
-        (lambda _start, _size: page([hit(1), hit(2)], 1), "more files than its total of 1"),
+        (lambda _start, _size: page([hit(1)], 0), "more files than its total of 0"),
+        (lambda _start, _size: page([hit(1), hit(2)], 2), "more files than the 1 requested"),
         (lambda _start, _size: page([hit(1)], 10**9), "invalid total"),
         (lambda _start, _size: page([hit(1)], True), "invalid total"),
         (lambda _start, _size: page([hit(1)], None), "invalid total"),
