@@ -75,10 +75,15 @@ class Run:
     records: Records | None = None
 
 
-def fetch_due(run: Run, number: int, options: FetchOptions) -> FetchReport:
+def fetch_due(
+    run: Run,
+    number: int,
+    options: FetchOptions,
+    after_slide: Callable[[], None] = lambda: None,
+) -> FetchReport:
     """Fetch the due slides and record each as it ends. number: of the run in the catalogue.
 
-    Raises as `Dispatcher.finish`; the slides that ended are recorded.
+    Raises as `Dispatcher.finish` and `after_slide`; the slides that ended are recorded.
     """
     settings, root, queue = run.mirror.settings, run.mirror.root, run.catalogue.queue
     now, only = time.time(), options.only
@@ -122,6 +127,7 @@ def fetch_due(run: Run, number: int, options: FetchOptions) -> FetchReport:
                 run.log.add_slide(outcome)
             except DiskFull as error:
                 dispatcher.stop(error)
+            after_slide()
     known = origins()
     set_origins(run.catalogue, known)
     if run.records is not None:

@@ -166,7 +166,11 @@ class LabelReader:
     """The labels of slides, read by another thread while slides are fetched.
 
     seen, total: slides whose labels were read so far, and all. listing: number of the listing.
+    has_ended: waits at most the given seconds, and returns whether no thread reads any more.
+    is_taken: `labels` was called.
     """
+
+    is_taken = False
 
     def __init__(
         self, client: gdc.JsonClient, api: str, file_ids: Sequence[str] | None, listing: str
@@ -177,6 +181,7 @@ class LabelReader:
         # Packed, as they take a fiftieth of the memory until they are needed.
         self._pages: list[bytes] = []
         self._reading = Background(lambda: self._read(client, api, file_ids), "labels")
+        self.has_ended = self._reading.has_ended
 
     def _read(self, client: gdc.JsonClient, api: str, file_ids: Sequence[str] | None) -> None:
         for page in read_labels(client, api, file_ids):
@@ -188,6 +193,7 @@ class LabelReader:
 
         check: called while they are waited for.
         """
+        self.is_taken = True
         self._reading.result(check)
         return chain.from_iterable(pickle.loads(zlib.decompress(page)) for page in self._pages)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from tcgamirror.catalogue.listing import MergeCounts
 from tcgamirror.catalogue.queue import StatusCounts
 from tcgamirror.mirror import refresh, sample
 from tcgamirror.mirror.directory import Mirror, hold, hold_shard
-from tcgamirror.mirror.dispatcher import FetchReport
+from tcgamirror.mirror.dispatcher import GRACE, FetchReport
 from tcgamirror.mirror.eventlog import EventLog
 from tcgamirror.mirror.fetch import FetchOptions, Run, fetch_due
 from tcgamirror.mirror.forecast import Forecast, forecast
@@ -151,9 +152,11 @@ def _take_steps(run: Run, number: int, options: UpdateOptions) -> UpdateReport:
         if options.refresh and error is None and run.mirror.settings.labels:
             labels = stack.enter_context(_reading_labels(run, options))
         added = sample.fill(run.mirror, catalogue, run.progress.note) if options.sample else 0
-        fetched = FetchReport() if options.fetch is None else fetch_due(run, number, options.fetch)
-        if labels is not None:
-            _put_labels(run, labels)
+        put_if_read = partial(_put_labels, run, labels, wait=False)
+        fetched = FetchReport()
+        if options.fetch is not None:
+            fetched = fetch_due(run, number, options.fetch, put_if_read)
+        _put_labels(run, labels, wait=True)
     run.log.finish(fetched.left, error)
     return UpdateReport(
         catalogue.listing.release(),
@@ -250,28 +253,40 @@ def _refresh_or_keep(
 
 @contextmanager
 def _reading_labels(run: Run, options: UpdateOptions) -> Iterator[refresh.LabelReader | None]:
-    """Begin to read the slides' labels if they are due."""
+    """Begin to read the slides' labels if they are due. An error ends the reading, too."""
     settings = run.mirror.settings
     of_manifest = settings.manifest is not None
     brief = refresh.open_brief_client(settings, run.shutdown) if of_manifest else None
     with brief or nullcontext(run.client) as client:
-        yield refresh.begin_labels(
+        reader = refresh.begin_labels(
             run.catalogue,
             client,
             settings.api,
             of_manifest=of_manifest,
             force=options.force_refresh,
         )
+        try:
+            yield reader
+        except BaseException:
+            # Python would wait for threads that wait for pages.
+            run.shutdown.force()
+            if reader is not None and not reader.has_ended(GRACE):
+                run.shutdown.workers_abandoned = True
+            raise
 
 
-def _put_labels(run: Run, reader: refresh.LabelReader) -> None:
-    """Put the labels into the catalogue; if they were not read, the next run tries again."""
+def _put_labels(run: Run, reader: refresh.LabelReader | None, *, wait: bool) -> None:
+    """Put the labels into the catalogue once; if they were not read, the next run tries again."""
+    if reader is None or reader.is_taken or not (wait or reader.has_ended(0)):
+        return
 
-    def show() -> None:
+    def check() -> None:
+        if run.shutdown.requested:
+            raise Interrupted("labels: stopped while they were read. The next run reads them")
         run.progress.listing(reader.seen, reader.total, "labels")
 
     try:
-        refresh.put_labels(run.catalogue, reader, show)
+        refresh.put_labels(run.catalogue, reader, check)
     except (NetworkError, Interrupted) as error:
         # Otherwise the pause of a busy API lasted longer than the run may.
         if isinstance(error, Interrupted) and run.shutdown.requested:

@@ -191,6 +191,11 @@ class Background(Generic[Result]):
         self._results: list[Result | BaseException] = []
         self._thread = start_thread(lambda: self._results.append(result_or_error(work)), name)
 
+    def has_ended(self, timeout: float = 0) -> bool:
+        """Wait at most `timeout` seconds for the work, and return whether it has ended."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
     def result(self, check: Callable[[], None], grace: float = 0) -> Result:
         """Wait for the work and return its result, or raise its error.
 

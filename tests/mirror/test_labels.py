@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tcgamirror.cli.progress import ProgressDisplay
+from tcgamirror.mirror.directory import Mirror
+from tcgamirror.mirror.fetch import FetchOptions
+from tcgamirror.mirror.update import UpdateOptions, run_update
+from tcgamirror.model.errors import UsageError
+from tcgamirror.system.interrupt import Shutdown
 from tests.gdc import Fault, Listed, StandIn, listed_without_data
 from tests.gdc.labels import labelled
 from tests.gdc.listing import manifest
@@ -40,6 +47,14 @@ def root(tmp_path: Path, gdc: StandIn) -> Path:
     """A mirror that waits for pages of a thousand slides, which take a busy machine seconds."""
     root = made(tmp_path / "m", gdc, slides=12)
     rewrite(root, "^(first_byte|stall) = .*\n(.*\n)?", "first_byte = 60.0\nstall = 60.0\n")
+    return root
+
+
+def without_labels(root: Path) -> Path:
+    """Have a mirror read the listing alone; its next run reads the labels."""
+    rewrite(root, "^labels = .*", "labels = false")
+    went_well("--mirror", root, "refresh")
+    rewrite(root, "^labels = .*", "labels = true")
     return root
 
 
@@ -105,9 +120,7 @@ def test_unreadable_labels_are_read_later(root: Path, gdc: StandIn, kind: str) -
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_labels_are_resumed(root: Path, gdc: StandIn, number: signal.Signals) -> None:
-    rewrite(root, "^labels = .*", "labels = false")
-    went_well("--mirror", root, "refresh")
-    rewrite(root, "^labels = .*", "labels = true")
+    without_labels(root)
     gdc.clear()
     gdc.faults.add(Fault("/files", "stall", hold=60.0))
     with started("--mirror", root, "refresh") as refresh:
@@ -148,16 +161,49 @@ def test_slides_are_fetched_while_labels_are_read(
     tmp_path: Path, small_slides: tuple[Listed, ...]
 ) -> None:
     with StandIn(labelled(small_slides)) as gdc:
-        root = made(tmp_path / "m", gdc, slides=4)
-        rewrite(root, "^labels = .*", "labels = false")
-        went_well("--mirror", root, "refresh")
-        rewrite(root, "^labels = .*", "labels = true")
+        root = without_labels(made(tmp_path / "m", gdc, slides=4))
         gdc.faults.add(Fault("/files", "stall", "once", hold=5.0))
         with started("--mirror", root, "update") as update:
             until(lambda: len(images(root)) == 4)
             assert column(root, LABELLED) == [0]
             assert ended(update).code == 0
     assert column(root, LABELLED) == [len(small_slides)]
+
+
+def test_labels_are_kept_however_the_fetch_ends(
+    tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    with StandIn(labelled(small_slides)) as gdc:
+        root = without_labels(made(tmp_path / "m", gdc, slides=12))
+        gdc.delay = 0.2
+        with started("--mirror", root, "update") as update:
+            until(lambda: column(root, LABELLED) == [len(small_slides)])
+            assert update.poll() is None and len(images(root)) < 12
+
+
+def test_ctrl_c_during_the_last_slides_waits_for_no_labels(
+    tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    with StandIn(labelled(small_slides)) as gdc:
+        root = without_labels(made(tmp_path / "m", gdc, slides=2))
+        rewrite(root, "^(first_byte|stall) = .*\n(.*\n)?", "first_byte = 60.0\nstall = 60.0\n")
+        gdc.faults.add(Fault("/files", "stall", hold=60.0))
+        gdc.delay = 0.3
+        with started("--mirror", root, "update") as update:
+            until(lambda: gdc.requests("svs"))
+            update.send_signal(signal.SIGINT)
+            result = ended(update, 20)
+        assert result.code == 130 and "The next run reads them" in result.err, result
+        assert len(images(root)) == 2
+
+
+def test_no_thread_reads_labels_after_an_error(root: Path, gdc: StandIn) -> None:
+    mirror = Mirror.find(without_labels(root), above=False)
+    gdc.faults.add(Fault("/files", "stall", hold=60.0))
+    options = UpdateOptions(refresh=True, fetch=FetchOptions())
+    with pytest.raises(UsageError, match="no slide is sampled yet"):
+        run_update(mirror, "update", options, ProgressDisplay(quiet=True), Shutdown())
+    assert "labels" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_labels_are_shown_and_queried(tmp_path: Path, small_slides: tuple[Listed, ...]) -> None:
