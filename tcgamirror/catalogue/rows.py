@@ -368,7 +368,7 @@ def _add_sampled(
 
     def ranked() -> Iterator[Row]:
         last = max(ranks, default=0)
-        for row in sorted(theirs.rows("sample"), key=lambda row: int(row["rank"] or 0)):
+        for row in theirs.sampled():
             if row["file_name"] in ours:
                 continue
             rank = int(row["rank"] or 0)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.database import Row
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import ImageState, replaces
 from tcgamirror.mirror.directory import CATALOGUE, Mirror, check_place, check_same_target, scratch
@@ -138,14 +137,12 @@ def _refusing(name: str) -> Iterator[None]:
 class _Export(NamedTuple):
     """An export that was read and checked.
 
-    sampled: rows of its slides and their images. lock: lines of its lock file. dropped: settings
-    that name files of the other machine.
+    lock: lines of its lock file. dropped: settings that name files of the other machine.
     """
 
     files: Export
     settings: Settings
     catalogue: UntrustedCatalogue
-    sampled: Sequence[Row]
     lock: Iterable[bytes]
     dropped: tuple[str, ...]
 
@@ -166,7 +163,7 @@ class _Export(NamedTuple):
         if catalogue.fixed != settings.fixed:
             raise Damaged(f"its {FILE_NAME} and {CATALOGUE} are of different mirrors")
         catalogue.check()
-        return cls(files, settings, catalogue, [*catalogue.sampled()], lock or (), dropped)
+        return cls(files, settings, catalogue, lock or (), dropped)
 
 
 # The images ------------------------------------------------------------------------
@@ -187,7 +184,7 @@ def _select_images(export: _Export, here: Mapping[str, ImageState]) -> _Selectio
     same = older = lacking = 0
     now = time.time()
     latest = timestamp(now + _CLOCK_TOLERANCE)
-    for row in export.sampled:
+    for row in export.catalogue.sampled():
         # An image by a machine whose clock was wrong would be newer than all later ones. It is
         # not refused, because this machine's clock may be the wrong one.
         if str(row["fetched_at"] or "") > latest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 import struct
 import time
@@ -27,7 +28,7 @@ from tests.support.carrying import (
 from tests.support.catalogues import make_older
 from tests.support.levels import bounded
 from tests.support.mirrors import column, contents, images, says
-from tests.support.publishing import by_python, synced
+from tests.support.publishing import by_python, made_up, synced
 
 
 def refused_by_sync(root: Path, source: Path) -> str:
@@ -335,6 +336,17 @@ def test_values_of_a_megabyte_are_read_one_by_one(copy: Path, place: Path) -> No
         )
     with bounded(seconds=30, megabytes=40):
         assert "for value in its facts" in refused(place / "i", copy)
+
+
+def test_sampled_slides_are_read_row_by_row(tmp_path: Path, place: Path) -> None:
+    source = made_up(tmp_path / "source", 2_000)
+    shutil.rmtree(source / "images")
+    with catalogue(source) as connection:
+        connection.execute("UPDATE images SET status = 'failed', error = hex(zeroblob(10000))")
+        connection.execute("UPDATE sample SET release = hex(zeroblob(2000))")
+    with bounded(seconds=60, megabytes=20):
+        imported(place / "i", source)
+    assert column(place / "i", "select count(*) from images where status = 'failed'") == [2_000]
 
 
 @pytest.mark.parametrize("most", [5_000, 100_000])
