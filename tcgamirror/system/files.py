@@ -80,7 +80,8 @@ def atomic_write(
         shared: Other processes may write the file at the same time; the last one replaces it.
     """
     # Of two processes with one partial file, the first would rename what the second still writes.
-    name = f"{path.name}.{os.getpid()}" if shared else path.name
+    # Their numbers may be equal, in two containers or on two machines.
+    name = f"{path.name}.{os.urandom(4).hex()}" if shared else path.name
     part = Path(partial_path(str((scratch or path.parent) / name)))
     with disk_errors(path):
         make_folder(path.parent)

@@ -106,6 +106,17 @@ def test_a_kill_or_a_full_disk_leaves_the_old_file(tmp_path: Path, end: str) -> 
     assert entries(tmp_path) == ["image.png"]
 
 
+def test_writers_of_one_file_may_have_equal_process_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    with atomic_write(path, shared=True) as slow:
+        slow.write(b"slow")
+        with atomic_write(path, shared=True) as quick:
+            quick.write(b"quick")
+        assert path.read_bytes() == b"quick"
+    assert path.read_bytes() == b"slow"
+    assert entries(tmp_path) == ["table.csv"]
+
+
 @pytest.mark.parametrize(
     ("error", "words", "numbers"),
     [
