@@ -109,25 +109,25 @@ def in_batches(
         ended: Set when the iterator ends, so that `work` can end early after an error.
     """
 
-    has_failed = threading.Event()
+    failed: list[int] = []
 
-    def all_of(batch: Sequence[Item]) -> list[tuple[Item, Result]]:
-        if has_failed.is_set():
+    def all_of(number: int, batch: Sequence[Item]) -> list[tuple[Item, Result]]:
+        if any(earlier < number for earlier in failed):
             # Not raised to the caller: the error of the batch that failed before this one is.
             raise Interrupted("an earlier batch failed")
         try:
             return [(item, work(item)) for item in batch]
         except BaseException:
-            has_failed.set()
+            failed.append(number)
             raise
 
     with start_pool(at_once, "batch") as pool:
         waiting: deque[Future[list[tuple[Item, Result]]]] = deque()
-        batches = _batches(items, size_of, batch_size)
+        batches = enumerate(_batches(items, size_of, batch_size))
         try:
             while not stopped():
                 while len(waiting) < 2 * at_once and (batch := next(batches, None)):
-                    waiting.append(pool.submit(all_of, batch))
+                    waiting.append(pool.submit(all_of, *batch))
                 if not waiting:
                     return
                 try:

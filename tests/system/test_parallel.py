@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -100,6 +101,22 @@ def test_no_batch_begins_after_an_error() -> None:
     with pytest.raises(KeyError, match="0"):
         list(in_batches(work, range(9), at_once=2, batch_size=1))
     assert sorted(begun) == [0, 1]
+
+
+def test_an_earlier_batch_that_had_not_begun_hides_no_error() -> None:
+    def work(item: int) -> None:
+        if item:
+            raise KeyError(item)
+
+    interval = sys.getswitchinterval()
+    # Threads are paused between any two steps.
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(1000):
+            with pytest.raises(KeyError):
+                list(in_batches(work, range(6), at_once=3, batch_size=1))
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_it_ends_after_a_whole_batch_once_it_is_to_stop() -> None:
