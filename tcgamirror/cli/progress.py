@@ -49,8 +49,9 @@ class ProgressDisplay:
     def listing(self, listed: int, total: int, what: str = "listing") -> None:
         words = f"{what} {listed:,} of {slides(total)}" if total else f"asking for the {what}"
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{words} ...")
-        elif self._terminal:
+            # The slides' bar keeps its last words.
+            self.close()
+        if self._terminal:
             self._transient = True
             print(f"\r\033[K{words} ...", end="", file=sys.stderr, flush=True)
 

@@ -20,7 +20,7 @@ from tests.gdc import Fault, Listed, StandIn, listed_without_data
 from tests.gdc.labels import labelled
 from tests.gdc.listing import manifest
 from tests.support.carrying import exported
-from tests.support.command import Result, ended, inside, started, went_well
+from tests.support.command import Result, ended, inside, on_a_terminal, started, went_well
 from tests.support.mirrors import column, contents, images, made, rewrite, rows, until
 
 NEXT = "Data Release 46.0 - August 10, 2026"
@@ -168,6 +168,18 @@ def test_slides_are_fetched_while_labels_are_read(
             assert column(root, LABELLED) == [0]
             assert ended(update).code == 0
     assert column(root, LABELLED) == [len(small_slides)]
+
+
+def test_the_bar_of_the_slides_keeps_its_words_while_labels_are_waited_for(
+    tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    with StandIn(labelled(small_slides)) as gdc:
+        root = without_labels(made(tmp_path / "m", gdc, slides=4))
+        gdc.faults.add(Fault("/files", "stall", "once", hold=2.0))
+        lines = on_a_terminal(100, "--mirror", root, "update").splitlines()
+    bar = [line for line in lines if "of 4 slides |" in line][-1]
+    assert bar.startswith("4 of 4 slides |") and "B/s" in bar
+    assert "\x1b[Kasking for the labels ..." in lines
 
 
 def test_labels_are_kept_however_the_fetch_ends(
