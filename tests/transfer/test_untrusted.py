@@ -344,7 +344,7 @@ def test_sampled_slides_are_read_row_by_row(tmp_path: Path, place: Path) -> None
     with catalogue(source) as connection:
         connection.execute("UPDATE images SET status = 'failed', error = hex(zeroblob(10000))")
         connection.execute("UPDATE sample SET release = hex(zeroblob(2000))")
-    with bounded(seconds=60, megabytes=20):
+    with bounded(seconds=60, megabytes=5):
         imported(place / "i", source)
     assert column(place / "i", "select count(*) from images where status = 'failed'") == [2_000]
 
