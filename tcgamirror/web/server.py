@@ -134,6 +134,16 @@ def serve(root: Path, host: str, port: int, announce: Callable[[str, bool], None
         TcgaMirrorError: The catalogue cannot be opened.
     """
     logging.getLogger("waitress").setLevel(logging.ERROR)
+    code = ExitCode.INTERRUPTED
+
+    def stop(number: int, _frame: FrameType | None) -> NoReturn:
+        nonlocal code
+        code = ExitCode.DONE if number == signal.SIGTERM else ExitCode.INTERRUPTED
+        # waitress's loop ends in order only by this exception.
+        raise KeyboardInterrupt
+
+    # A closed terminal must leave no copy of the catalogue either.
+    set_handler(stop, signal.SIGHUP)
     with tempfile.TemporaryDirectory(prefix="tcgamirror-") as folder:
         snapshots = Snapshots(root, Path(folder))
         snapshots.current()
@@ -144,16 +154,6 @@ def serve(root: Path, host: str, port: int, announce: Callable[[str, bool], None
             raise UsageError(
                 f"{host}:{port}: address not available ({why}). Name another by --host and --port"
             ) from error
-        code = ExitCode.INTERRUPTED
-
-        def stop(number: int, _frame: FrameType | None) -> NoReturn:
-            nonlocal code
-            code = ExitCode.DONE if number == signal.SIGTERM else ExitCode.INTERRUPTED
-            # waitress's loop ends in order only by this exception.
-            raise KeyboardInterrupt
-
-        # A closed terminal must leave no copy of the catalogue either.
-        set_handler(stop, signal.SIGHUP)
         try:
             assert server.socket is not None
             address, number = server.socket.getsockname()[:2]

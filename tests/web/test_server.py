@@ -365,6 +365,18 @@ def test_a_signal_ends_it_in_order(
     assert not list((tmp_path / "tmp").iterdir())
 
 
+def test_a_terminal_closed_during_the_start_leaves_no_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    with started("--mirror", made_up(tmp_path / "m", 1), "serve", "--port", "0") as process:
+        until(lambda: any((tmp_path / "tmp").glob("tcgamirror-*")), pause=0)
+        process.send_signal(signal.SIGHUP)
+        assert ended(process, 10).code == 130
+    assert not list((tmp_path / "tmp").iterdir())
+
+
 def test_a_port_in_use_and_a_host_for_everyone(tmp_path: Path) -> None:
     root = made_up(tmp_path / "m", 1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
