@@ -47,6 +47,8 @@ def main() -> None:
         python = str(own) if own.exists() else sys.executable
         plan = replace(plan, before=[python, str(arguments.before / "main.py")])
     about = _machine() + (_version(arguments.before) if arguments.before else "")
+    if arguments.quick:
+        about += " The aims are for the large slides of a run without --quick."
     sections = ["# Side by side with the published way", fill(about, LINE)]
     print(*sections, sep="\n\n")
     for part in parts:
@@ -74,7 +76,7 @@ def _version(source: Path) -> str:
     """Return a sentence that names the version before, which may be no checkout of git."""
     command = ["git", "-C", str(source), "log", "-1", "--format=%h of %cs"]
     found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return f' "Before" is {found or source}, in turns with this version.'
+    return f' "Before" is {found or source}, run in turns with this version.'
 
 
 if __name__ == "__main__":

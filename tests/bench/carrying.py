@@ -98,7 +98,8 @@ _CONTESTS = (
     Contest("gallery, the first", "rm -rf $M/gallery; $OURS gallery", small=False),
     Contest("gallery, unchanged", "$OURS gallery", most=UNCHANGED_GALLERY, small=False),
 )
-_COLUMNS = ("of", "what", "s", "tool", "times as fast", "and sync", "and before", "aim")
+_AS_FAST = ("times as fast as the tool", "as tool and sync -f", "as before")
+_COLUMNS = ("images", "command", "s", "tool", *_AS_FAST, "aim")
 
 
 def section(plan: Plan) -> str:
@@ -155,7 +156,7 @@ def _row(contest: Contest, made: Made, plan: Plan) -> Sequence[str]:
     faster = {name: seconds / ours for name, seconds in taken.items()}
     least = contest.least if made.root.name == "large" else None
     return (
-        f"{made.images:,} images, {made.bytes / 1e6:.0f} MB",
+        f"{made.images:,}, {made.bytes / 1e6:.0f} MB",
         contest.what,
         cell(ours, most=contest.most),
         contest.tool,

@@ -13,9 +13,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import fill
 
 from tcgamirror.mirror.directory import CATALOGUE
-from tests.bench.figures import aim, cell, number, table
+from tests.bench.figures import LINE, aim, cell, number, table
 from tests.bench.footprint import Footprint, footprint
 from tests.bench.ours import PROGRAM
 from tests.bench.plan import Plan
@@ -73,13 +74,18 @@ def section(plan: Plan) -> str:
     with TemporaryDirectory(prefix="tcgamirror-bench-") as folder:
         folders = {slides: Path(folder, str(slides)) for slides in plan.listing_sizes}
         rows = [row for slides, path in folders.items() for row in measured(path, slides)]
-    return f"## The catalogue, by its slides\n\n{rows_table(rows)}"
+    prose = (
+        "Seconds of one run of each command, its start included, and its peak memory, by the "
+        "number of listed slides."
+    )
+    return "\n\n".join(["## The catalogue", fill(prose, LINE), rows_table(rows)])
 
 
 def rows_table(rows: list[Row]) -> str:
     """Return a table of a line for each command, with its seconds and MB by number of slides."""
     counts = list(dict.fromkeys(row.slides for row in rows))
-    columns = ["what", *(f"{count:,}: {unit}" for count in counts for unit in ("s", "MB")), "aim"]
+    costs = (f"{count:,} slides, {unit}" for count in counts for unit in ("s", "MB"))
+    columns = ["command", *costs, "aim"]
     lines: dict[str, list[str]] = {}
     for row in rows:
         line = lines.setdefault(row.what, [row.what])

@@ -28,7 +28,7 @@ IN_FLIGHT, MOST_IN_FLIGHT = 32, 500e6
 def section(plan: Plan) -> str:
     prose = (
         "CPU seconds of all threads of `update` by `range`, its start and listing included, over a "
-        "network without delays, and its peak memory. The limit is decoding the needed tiles by "
+        "network without delays, and its peak memory. Bare is decoding the needed tiles by "
         "simplejpeg or OpenJPEG alone. For a slide with a base level alone, only one thread is "
         "measured, which reads the level and makes the image."
     )
@@ -49,7 +49,7 @@ def _measure_processor(plan: Plan) -> Iterator[Figure]:
         of, bare = f"{fine.name}, {mpp:g} µm/px", bare_decoding(fine, mpp, by_simplejpeg)
         now, then = _measure_costs(plan, fine, WORKERS, 1, mpp)
         yield _compare_cpu(of, WORKERS, now, then, bare, FINE_OF_BEFORE)
-        yield _compare_memory(of, f"MB of {WORKERS} at once", now, then, MOST_MEMORY)
+        yield _compare_memory(of, f"peak MB, {WORKERS} at once", now, then, MOST_MEMORY)
     for kind in plan.base_kinds:
         yield from assembling(kind, plan.repetitions)
 
@@ -58,7 +58,9 @@ def _measure_memory(plan: Plan) -> Iterator[Figure]:
     many = {f"{IN_FLIGHT} of {plan.link_kind.name}": (plan.link_kind,) * IN_FLIGHT}
     for of, kinds in {**plan.at_once, **many}.items():
         now, then = beside(partial(at_once, kinds), plan.before, 1, lambda cost: cost.peak)
-        yield _compare_memory(of, "MB", now, then, MOST_IN_FLIGHT if of in many else MOST_MEMORY)
+        yield _compare_memory(
+            of, "peak MB", now, then, MOST_IN_FLIGHT if of in many else MOST_MEMORY
+        )
 
 
 def _compare_memory(

@@ -16,22 +16,23 @@ LINE = 100
 T = TypeVar("T")
 
 
-COLUMNS = ("of", "what", "figure", "before", "times before", "limit", "aim")
+COLUMNS = ("case", "measure", "value", "before", "value / before", "bare", "aim")
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One measured value, a row of a table.
 
-    of: what was measured. before: the value of the version before. limit: the value that none
-    goes below. least, most: aims for the value. most_of_before: an aim for its ratio to `before`.
+    of: what was measured. before: the value of the version before. bare: the value of the bare
+    download or decoding. least, most: aims for the value. most_of_before: an aim for its ratio to
+    `before`.
     """
 
     of: str
     what: str
     value: float
     before: float | None = None
-    limit: float | None = None
+    bare: float | None = None
     least: float | None = None
     most: float | None = None
     most_of_before: float | None = None
@@ -48,7 +49,7 @@ class Figure:
             cell(self.value, self.least, self.most),
             cell(self.before),
             cell(of_before, None, self.most_of_before),
-            cell(self.limit),
+            cell(self.bare),
             ", ".join(filter(None, aims)),
         )
 

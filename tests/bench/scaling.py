@@ -37,7 +37,9 @@ def section(plan: Plan) -> str:
         f"Aim: at most {DOUBLED} times as long as half as many."
     )
     picture = f"![Seconds against slides, both in powers of ten]({PLOT.name})"
-    rows = table(("slides", *(f"{way}: s" for way in (RANGE, A, B)), "times half"), _rows(points))
+    rows = table(
+        ("slides", *(f"{way}, s" for way in (RANGE, A, B)), "range / half as many"), _rows(points)
+    )
     return "\n\n".join(["## Seconds against slides", fill(prose, LINE), picture, rows])
 
 

@@ -32,7 +32,10 @@ def section(plan: Plan) -> str:
     if not binary.is_file():
         return f"## Start of the executable\n\n{binary} is missing: `make build` makes it."
     with tempfile.TemporaryDirectory() as folder:
-        prose = "Medians of seconds of the executable, the source and the source before, in turns."
+        prose = (
+            "Medians of seconds of the executable, the source and the source before, in turns. The "
+            "first start of a version unpacks the executable."
+        )
         return figures.section(
             "Start of the executable", prose, _figures(Path(folder), binary, plan.before)
         )

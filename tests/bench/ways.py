@@ -44,7 +44,8 @@ MOST_ROUNDS = 5
 ROUNDS_OF = 3
 """Slides fetched to count rounds. For the last, the run can use what it learned before."""
 SECONDS, MB, REQUESTS = OF_A_SLIDE = ("seconds a slide", "MB a slide", "requests a slide")
-COLUMNS = ("slide", "way", "slides", *OF_A_SLIDE, "resolution", "faster than A", "faster than B")
+_AS_FAST = ("times as fast as A", "times as fast as B")
+COLUMNS = ("slide", "way", "slides", *OF_A_SLIDE, "resolution", *_AS_FAST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +73,22 @@ def section(plan: Plan) -> str:
     ways = [row for trial, timings in timed if trial.others for row in _rows(trial.kind, timings)]
     one = [row for trial, timings in timed for row in _figures(trial, timings, plan)]
     prose = (
-        f"Every way makes an image of the same made slides for {MPP:g} µm per pixel, from a "
+        f"Every way makes an image of the same synthetic slides, of {MPP:g} µm per pixel, from a "
         f"stand-in GDC on the same machine: {network.DELAY * 1000:g} ms a request, "
         f"{network.RATE / 1e6:g} MB/s a connection, {network.DELAY + network.TILE_DELAY:g} s a "
-        "Deep Zoom tile. Seconds are those of the whole run divided by its slides, medians where "
-        "it is repeated. `range` chooses its slides in flight, `tiles` and `whole` have "
+        "Deep Zoom tile. A and B are the published sampler's ways. A resolution is known if the "
+        "way tells the image's µm per pixel. Seconds are those of the whole run divided by its "
+        "slides, medians where it is repeated. `range` chooses its slides in flight, `tiles` and "
+        "`whole` have "
         f"{ours.WORKERS}. A and B fetch one after another, as published; several connections are "
         f"{CONNECTIONS}, each with a file of its own. Ratios of an idle machine carry over to "
         f"others; seconds do not. Aims for `range`: {FASTER_THAN_A} times as fast as A, "
         f"{FASTER_THAN_B} times as fast as B. Figures that miss their aim are bold, here and below."
     )
     of_one = (
-        "`range` in the same runs. The limit is a bare download of what the image needs, from "
-        "where it is known to lie. Rounds are the longest chain of requests that each begin after "
-        f"the last ended: for the first of {ROUNDS_OF} slides fetched one by one, and the last."
+        "`range` in the same runs. Bare is a download of only what the image needs, from where it "
+        "is known to lie. Rounds are the longest chain of requests that each begin after the "
+        f"last ended: for the first of {ROUNDS_OF} slides fetched one by one, and the last."
     )
     return "\n\n".join(
         [fill(prose, LINE), table(COLUMNS, ways), figures.section("One slide", of_one, one)]
