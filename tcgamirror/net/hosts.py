@@ -20,7 +20,7 @@ RESETS = 3
 LONGEST_PAUSE = 10
 """The longest pause, as a multiple of the first one."""
 LEAST_CONNECTIONS = 4
-"""Connections that a host in trouble keeps, unless its limit is lower."""
+"""Connections that a host in trouble keeps, or a quarter of its limit if that is less."""
 CALM_SECONDS = 120.0
 """Seconds without trouble after which a host's connections double, up to its limit."""
 
@@ -102,7 +102,9 @@ class Host:
                 return
             self._adjusted_at = time.monotonic()
             allowed = min(self._limit, self._bearable)
-            self._bearable = max(LEAST_CONNECTIONS, allowed // 2)
+            # One of an API's four: some servers refuse all but one request at a time.
+            least = min(LEAST_CONNECTIONS, self._limit // 4)
+            self._bearable = max(1, least, allowed // 2)
             if pause:
                 longest = LONGEST_PAUSE * self._first_pause
                 self._pause = seconds = min(longest, 2 * self._pause or self._first_pause)

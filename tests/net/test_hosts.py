@@ -274,6 +274,28 @@ def test_a_busy_host_gets_half_the_connections(header: tuple[str, ...]) -> None:
     assert found == [[]] * 400
 
 
+def test_a_host_that_bears_one_request_at_a_time_gets_one() -> None:
+    held = threading.Semaphore(1)
+
+    def limited(request: Request) -> Iterable[Step]:
+        if not held.acquire(blocking=False):
+            return whole(b"", "429 Too Many Requests")(request)
+        return answer(request)
+
+    def answer(request: Request) -> Iterable[Step]:
+        yield 0.05
+        held.release()
+        yield from OK(request)
+
+    timeouts = replace(QUICK, first_byte=5.0, connect=5.0, tries=4, pause=0.1, backoff=0.1)
+    with (
+        RawServer(limited) as server,
+        HttpClient(timeouts=timeouts) as client,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        assert list(pool.map(lambda _: client.json(server.url()), range(40))) == [[]] * 40
+
+
 def connections(host: Host) -> int:
     """Return how many connections a host without any in use gives."""
     count = sum(iter(host.acquire, False))
