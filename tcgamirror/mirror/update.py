@@ -277,7 +277,10 @@ def _reading_labels(run: Run, options: UpdateOptions) -> Iterator[refresh.LabelR
 
 def _put_labels(run: Run, reader: refresh.LabelReader | None, *, wait: bool) -> None:
     """Put the labels into the catalogue once; if they were not read, the next run tries again."""
-    if reader is None or reader.is_taken or not (wait or reader.has_ended(0)):
+    if reader is None or reader.is_taken:
+        return
+    # The error of labels that a request to stop cut short must not end slides in flight.
+    if not wait and (run.shutdown.requested or not reader.has_ended(0)):
         return
 
     def check() -> None:

@@ -209,6 +209,25 @@ def test_ctrl_c_during_the_last_slides_waits_for_no_labels(
         assert len(images(root)) == 2
 
 
+def test_ctrl_c_in_a_pause_of_the_labels_finishes_the_slides_in_flight(
+    tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    with StandIn(labelled(small_slides)) as gdc:
+        root = without_labels(made(tmp_path / "m", gdc, slides=2))
+        rewrite(root, "^pause = .*", "pause = 60.0")
+        rewrite(root, "^(first_byte|stall) = .*\n(.*\n)?", "first_byte = 60.0\nstall = 60.0\n")
+        went_well("--mirror", root, "sample")
+        slides = zip(column(root, "select file_id from mirror"), (2.0, 5.0), strict=True)
+        gdc.faults.add(Fault("/files", "429", retry_after=None))
+        gdc.faults.add(*(Fault(str(name), "stall", "once", hold=hold) for name, hold in slides))
+        gdc.delay = 0.3
+        with started("--mirror", root, "update") as update:
+            until(lambda: gdc.requests("svs") and gdc.requests("/files")[-1].status == 429)
+            update.send_signal(signal.SIGINT)
+            result = ended(update, 20)
+        assert result.code == 130 and len(images(root)) == 2, result
+
+
 def test_no_thread_reads_labels_after_an_error(root: Path, gdc: StandIn) -> None:
     mirror = Mirror.find(without_labels(root), above=False)
     gdc.faults.add(Fault("/files", "stall", hold=60.0))
