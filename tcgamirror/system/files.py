@@ -297,7 +297,9 @@ def disk_errors(path: Path) -> Iterator[None]:
                 "on, or remove what is in its way"
             ) from error
         if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise UsageError(f"{place}: {error.strerror}. Allow more by ulimit -n") from error
+            is_own = error.errno == errno.EMFILE
+            remedy = "Allow more by ulimit -n" if is_own else "Close other programs"
+            raise UsageError(f"{place}: {error.strerror}. {remedy}") from error
         if error.errno in _BROKEN:
             raise Damaged(
                 f"the disk fails at {place} ({error.strerror}): look at the system's log, and "

@@ -123,6 +123,8 @@ def test_writers_of_one_file_may_have_equal_process_numbers(tmp_path: Path) -> N
         (DiskFull, r"no room to write {}/x \(.*bytes free\)", ("ENOSPC", "EDQUOT", "EFBIG")),
         (UsageError, "refuses access to {}/x", ("EROFS", "EACCES", "EPERM")),
         (UsageError, "{}/x .*mount the disk", ("ENOTDIR", "EEXIST", "ENOENT", "ELOOP", "EBUSY")),
+        (UsageError, "{}/x: Too many open files. Allow more by ulimit -n", ("EMFILE",)),
+        (UsageError, "{}/x: .* in system. Close other programs", ("ENFILE",)),
         (Damaged, "the disk fails at {}/x", ("EIO", "ESTALE")),
     ],
 )
