@@ -229,21 +229,21 @@ def read_pages(
         field_names: fields of each hit.
     """
 
-    def read(start: int) -> tuple[list[Item], int, int]:
+    def read(start: int, size: int) -> tuple[list[Item], int, int]:
         """Return the items of the page at `start`, how many hits it has, and the total."""
-        request = _build_request(page_size, start, filters, field_names)
-        answer = client.json(url, payload=request, limit=_PAGE_BYTES + page_size * _HIT_BYTES)
-        hits, total = _parse_page(url, answer, page_size)
+        request = _build_request(size, start, filters, field_names)
+        answer = client.json(url, payload=request, limit=_PAGE_BYTES + size * _HIT_BYTES)
+        hits, total = _parse_page(url, answer, size)
         return list(parse(url, hits)), len(hits), total
 
     def read_lean(start: int) -> tuple[list[Item], int, int]:
         try:
-            return read(start)
+            return read(start, size)
         except WrongContent as error:
             # Its frames hold the page: several invalid ones would fill memory.
             raise error.with_traceback(None) from None
 
-    first = read(0)
+    first = read(0, page_size)
     _, size, first_total = first
     # By the size of the first page: a server may give fewer hits than requested.
     starts = range(size, first_total, size) if size else ()

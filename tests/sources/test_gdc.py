@@ -105,6 +105,13 @@ def test_pages_are_requested_at_the_same_time_and_few_in_advance() -> None:
     assert [slide.file_id for slide in slides] == [each["file_id"] for each in hits[2:]]
 
 
+def test_a_short_first_page_sets_the_size_of_the_others() -> None:
+    hits = list(map(hit, range(1, 8)))
+    server = Scripted(lambda start, size: page(hits[start : start + (size if start else 2)], 7))
+    slides = gdc.read_listing(server, API, page_size=3).slides
+    assert [slide.file_id for slide in slides] == [each["file_id"] for each in hits]
+
+
 def test_after_an_error_no_page_is_requested_and_no_thread_stays() -> None:
     """Though the error is kept, whose traceback holds what the listing was read with."""
     before = threading.active_count()
