@@ -1,4 +1,4 @@
-"""Add images to a mirror: write them beside their places, check them, move them in batches.
+"""Add images to a mirror: check them, write them beside their places, move them in batches.
 
 An image is renamed to its path after it was checked, and then its row is written. If it
 replaces another image, the row is made pending first, as by an update.
@@ -62,7 +62,7 @@ class IncomingImage:
 
 @dataclass(slots=True)
 class Intake:
-    """Adds images to the mirror at `root`: several threads write and check them, one records them.
+    """Adds images to the mirror at `root`: several threads check and write them, one records them.
 
     attempts: as `RemoteCatalogue.attempts`. decode: whether to decode every pixel. images, bytes:
     what was added. refused: images that differ from their rows. parts: partial files to remove at
