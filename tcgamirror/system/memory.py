@@ -57,8 +57,10 @@ class LibraryGate:
         del path, target
         if name in LIBRARY_BYTES:
             check_memory(LIBRARY_BYTES[name])
-        if name == "numpy":
+        if name in ("numpy", "requests"):
+            # Before the program's first threads, as each of them would keep an arena of its own.
             keep_freed_memory()
+        if name == "numpy":
             # Its own threads wait for each other: several images are made at a time anyway.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         return None
