@@ -95,7 +95,6 @@ _CONTESTS = (
         forced="$NEW",
         least=AS_FAST_AS_TAR,
     ),
-    Contest("gallery, the first", "rm -rf $M/gallery; $OURS gallery", small=False),
     Contest("gallery, unchanged", "$OURS gallery", most=UNCHANGED_GALLERY, small=False),
 )
 _AS_FAST = ("times as fast as the tool", "as tool and sync -f", "as before")

@@ -43,14 +43,8 @@ def measure_traffic(gdc: StandIn) -> Traffic:
     return Traffic(sum(record.bytes_sent for record in served), len(served), seconds)
 
 
-def count_rounds_by_slide(gdc: StandIn) -> list[int]:
-    """Return the rounds of each slide, in the order of the slides' first requests."""
-    by_slide: dict[str, list[Record]] = {}
-    for record in sorted(_list_image_requests(gdc), key=lambda record: record.time):
-        for file in gdc.files:
-            if file.file_id in record.path:
-                by_slide.setdefault(file.file_id, []).append(record)
-    return [count_rounds(served) for served in by_slide.values()]
+def measure_rounds(gdc: StandIn) -> int:
+    return count_rounds(_list_image_requests(gdc))
 
 
 def count_rounds(served: Iterable[Record]) -> int:

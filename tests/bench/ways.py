@@ -17,7 +17,7 @@ import requests
 from tests.bench import figures, network, ours, published
 from tests.bench.figures import LINE, Figure, cell, in_turn, number, table
 from tests.bench.material import MPP, Kind, needed
-from tests.bench.network import Traffic, count_rounds_by_slide, measure_traffic, serve_slowly
+from tests.bench.network import Traffic, measure_rounds, measure_traffic, serve_slowly
 from tests.bench.plan import OTHERS, SEVERAL, TILES, WHOLE, A, B, Plan, Trial
 from tests.gdc import Listed, StandIn
 
@@ -41,8 +41,6 @@ BYTES_OVER_TILES, BYTES_BESIDES = 1.10, 100_000
 REQUESTS_BESIDES_DIRECTORIES = 6
 """Aim for a slide's requests: one for each directory, and so many more."""
 MOST_ROUNDS = 5
-ROUNDS_OF = 3
-"""Slides fetched to count rounds. For the last, the run can use what it learned before."""
 SECONDS, MB, REQUESTS = OF_A_SLIDE = ("seconds a slide", "MB a slide", "requests a slide")
 _AS_FAST = ("times as fast as A", "times as fast as B")
 COLUMNS = ("slide", "way", "slides", *OF_A_SLIDE, "resolution", *_AS_FAST)
@@ -88,7 +86,7 @@ def section(plan: Plan) -> str:
     of_one = (
         "`range` in the same runs. Bare is a download of only what the image needs, from where it "
         "is known to lie. Rounds are the longest chain of requests that each begin after the "
-        f"last ended: for the first of {ROUNDS_OF} slides fetched one by one, and the last."
+        "last ended, in a run of one slide."
     )
     return "\n\n".join(
         [fill(prose, LINE), table(COLUMNS, ways), figures.section("One slide", of_one, one)]
@@ -163,21 +161,15 @@ def _figures(trial: Trial, timings: Mapping[str, Timing], plan: Plan) -> Iterato
         )
     if trial.others:
         run = partial(_count_rounds, kind)
-        now_rounds, older_rounds = ours.beside(
-            run, plan.before, plan.repetitions, lambda rounds: rounds[0] + rounds[1]
-        )
-        for place, slide in enumerate(("first", "last")):
-            then = older_rounds[place] if older_rounds else None
-            what = f"rounds of the {slide} slide"
-            yield Figure(kind.name, what, now_rounds[place], then, most=MOST_ROUNDS)
+        rounds, older_rounds = ours.beside(run, plan.before, plan.repetitions, float)
+        yield Figure(kind.name, "rounds of one slide", rounds, older_rounds, most=MOST_ROUNDS)
 
 
-def _count_rounds(kind: Kind, program: Sequence[str]) -> tuple[int, int]:
-    """Return the rounds of the first and the last of ROUNDS_OF slides, fetched one by one."""
-    with serve_slowly(kind.listing(ROUNDS_OF)) as gdc:
+def _count_rounds(kind: Kind, program: Sequence[str]) -> int:
+    """Return the rounds of a run that fetches one slide."""
+    with serve_slowly(kind.listing(1)) as gdc:
         ours.update(gdc, "range", 1, program=program)
-        first, *_, last = count_rounds_by_slide(gdc)
-    return first, last
+        return measure_rounds(gdc)
 
 
 def time_published_a(gdc: StandIn, _: Kind, connections: int = 1) -> tuple[float, bool]:
