@@ -118,7 +118,7 @@ def fetch(*given, whole=Ladder.fetch):
 
 Ladder.fetch = fetch
 """
-"""What a worker runs at its start, so that it has no room for the file of an image it has made."""
+"""Code that a worker runs at its start: it then has no room for the file of an image."""
 
 
 @contextmanager
