@@ -438,6 +438,8 @@ def test_of_two_failures_the_newer_one_counts(tmp_path: Path, small_gdc: StandIn
     for _ in range(2):
         assert run("--mirror", root, "fetch", "--retry-failed").code == 3
     change(root, "update attempts set started = '2001' || substr(started, 5) where run > 1")
+    # Attempts are told apart by the second.
+    time.sleep(1)
     assert run("--mirror", there, "fetch", "--retry-failed").code == 3
     change(there, "update images set error = 'newer', retry_at = '2999-01-01T00:00:00Z'")
     newer = exported(there, tmp_path / "newer.tar")
