@@ -371,7 +371,7 @@ def test_a_terminal_closed_during_the_start_leaves_no_copy(
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     with started("--mirror", made_up(tmp_path / "m", 1), "serve", "--port", "0") as process:
-        until(lambda: any((tmp_path / "tmp").glob("tcgamirror-*")), pause=0)
+        until(lambda: any((tmp_path / "tmp").glob("tcgamirror-*/*")), pause=0)
         process.send_signal(signal.SIGHUP)
         assert ended(process, 10).code == 130
     assert not list((tmp_path / "tmp").iterdir())
