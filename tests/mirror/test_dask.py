@@ -36,7 +36,17 @@ from tests.support.command import (
     surroundings,
     went_well,
 )
-from tests.support.mirrors import filled, images, made, rewrite, rows, says, until, updated
+from tests.support.mirrors import (
+    filled,
+    finished_images,
+    images,
+    made,
+    rewrite,
+    rows,
+    says,
+    until,
+    updated,
+)
 
 pytestmark = pytest.mark.skipif(BINARY in os.environ, reason="the executable has no Dask")
 
@@ -82,11 +92,6 @@ def cluster(folder: Path, workers: int = 3) -> Iterator[Cluster]:
         for _ in range(workers):
             made.worker()
         yield made
-
-
-def has_image(root: Path) -> bool:
-    """Return whether an image is there, without reading one that is being written."""
-    return any(root.glob("images/*/*.png"))
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +147,7 @@ def test_slides_of_a_lost_worker_are_fetched_by_the_others(
     root = made(tmp_path / "m", gdc, slides=SLIDES)
     victim = dask.worker()
     with slowly(gdc), started("--mirror", root, "update", "--dask", dask.address) as update:
-        until(partial(has_image, root))
+        until(partial(finished_images, root))
         victim.send_signal(end)
         result = ended(update)
     assert (result.code, result.err) == (0, ""), result
@@ -159,7 +164,7 @@ def test_a_killed_scheduler_ends_the_run_and_the_next_one_goes_on(
     root = made(tmp_path / "m", gdc, slides=SLIDES)
     with cluster(tmp_path / "dask", workers=1) as dask, slowly(gdc):
         with started("--mirror", root, "update", "--dask", dask.address) as update:
-            until(partial(has_image, root))
+            until(partial(finished_images, root))
             dask.scheduler.kill()
             result = ended(update)
         says(result, 4, f"Dask scheduler {dask.address}: ", "Nothing recorded is lost")
@@ -198,7 +203,7 @@ def test_ctrl_c_ends_the_slides_in_flight_and_begins_no_other(
 ) -> None:
     root = made(tmp_path / "m", gdc, slides=SLIDES)
     with slowly(gdc), started("--mirror", root, "update", "--dask", dask.address) as update:
-        until(partial(has_image, root))
+        until(partial(finished_images, root))
         update.send_signal(signal.SIGINT)
         result = ended(update)
     assert (result.code, "stopped with" in result.err) == (130, True), result
@@ -221,7 +226,7 @@ def test_a_run_whose_worker_or_scheduler_hangs_stops_at_once(
     with cluster(tmp_path / "dask", workers=2) as dask, slowly(gdc):
         victim = dask.worker() if hung == "worker" else dask.scheduler
         with started("--mirror", root, "update", "--dask", dask.address) as update:
-            until(partial(has_image, root))
+            until(partial(finished_images, root))
             victim.send_signal(signal.SIGSTOP)
             for stop in stops:
                 update.send_signal(stop)
@@ -240,10 +245,10 @@ def test_a_new_worker_is_used_while_another_hangs(
     with cluster(tmp_path / "dask", workers=0) as dask:
         victim = dask.worker()
         with slowly(gdc), started("--mirror", root, "update", "--dask", dask.address) as update:
-            until(partial(has_image, root))
+            until(partial(finished_images, root))
             victim.send_signal(signal.SIGSTOP)
             dask.worker()
-            until(lambda: update.poll() is not None or len(images(root)) == SLIDES - 1)
+            until(lambda: update.poll() is not None or len(finished_images(root)) == SLIDES - 1)
             victim.kill()
             assert ended(update).code == 0
     assert is_same(root, alone)
@@ -261,7 +266,7 @@ def test_a_worker_that_hangs_from_the_start_is_not_waited_for(
             client.wait_for_workers(2, timeout=60)
         victim.send_signal(signal.SIGSTOP)
         with slowly(gdc), started("--mirror", root, "update", "--dask", dask.address) as update:
-            until(partial(has_image, root), 60)
+            until(partial(finished_images, root), 60)
             if code:
                 update.send_signal(signal.SIGINT)
             assert ended(update, 90).code == code
@@ -325,12 +330,12 @@ def test_ctrl_z_for_long_restarts_no_process_of_this_machine(
         def processes() -> bytes:
             return subprocess.check_output(["pgrep", "-P", str(update.pid)])
 
-        until(partial(has_image, root))
-        before, done = processes(), len(list(root.glob("images/*/*.png")))
+        until(partial(finished_images, root))
+        before, done = processes(), len(finished_images(root))
         os.killpg(update.pid, signal.SIGSTOP)
         time.sleep(7)
         os.killpg(update.pid, signal.SIGCONT)
-        until(lambda: len(list(root.glob("images/*/*.png"))) > done + 1)
+        until(lambda: len(finished_images(root)) > done + 1)
         assert processes() == before
         assert ended(update).code == 0
 
@@ -344,7 +349,7 @@ def test_workers_that_answer_are_used_while_one_that_joins_hangs(
         slowly(gdc),
         started("--mirror", root, "update", "--dask", dask.address) as update,
     ):
-        until(partial(has_image, root))
+        until(partial(finished_images, root))
         # The run sees both at once, when one of them hangs already.
         update.send_signal(signal.SIGSTOP)
         victim, _ = dask.worker(), dask.worker()
@@ -352,7 +357,7 @@ def test_workers_that_answer_are_used_while_one_that_joins_hangs(
             client.wait_for_workers(3, timeout=60)
         victim.send_signal(signal.SIGSTOP)
         update.send_signal(signal.SIGCONT)
-        until(lambda: update.poll() is not None or len(images(root)) >= SLIDES - 2)
+        until(lambda: update.poll() is not None or len(finished_images(root)) >= SLIDES - 2)
         victim.kill()
         result = ended(update)
     assert result.code == 0, result
@@ -365,7 +370,7 @@ def test_ctrl_c_on_a_terminal_reaches_the_processes_of_this_machine_too(
     root = made(tmp_path / "m", gdc, slides=SLIDES)
     rewrite(root, "^workers = .*", "workers = 2")
     with slowly(gdc), started("--mirror", root, "update", "--dask", "local:2") as update:
-        until(partial(has_image, root))
+        until(partial(finished_images, root))
         os.killpg(update.pid, signal.SIGINT)
         result = ended(update)
     assert (result.code, "stopped with" in result.err) == (130, True), result

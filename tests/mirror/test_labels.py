@@ -21,7 +21,16 @@ from tests.gdc.labels import labelled
 from tests.gdc.listing import manifest
 from tests.support.carrying import exported
 from tests.support.command import Result, ended, inside, on_a_terminal, started, went_well
-from tests.support.mirrors import column, contents, images, made, rewrite, rows, until
+from tests.support.mirrors import (
+    column,
+    contents,
+    finished_images,
+    images,
+    made,
+    rewrite,
+    rows,
+    until,
+)
 
 NEXT = "Data Release 46.0 - August 10, 2026"
 PAGE = 1000
@@ -164,7 +173,7 @@ def test_slides_are_fetched_while_labels_are_read(
         root = without_labels(made(tmp_path / "m", gdc, slides=4))
         gdc.faults.add(Fault("/files", "stall", "once", hold=5.0))
         with started("--mirror", root, "update") as update:
-            until(lambda: len(images(root)) == 4)
+            until(lambda: len(finished_images(root)) == 4)
             assert column(root, LABELLED) == [0]
             assert ended(update).code == 0
     assert column(root, LABELLED) == [len(small_slides)]
@@ -190,7 +199,7 @@ def test_labels_are_kept_however_the_fetch_ends(
         gdc.delay = 0.2
         with started("--mirror", root, "update") as update:
             until(lambda: column(root, LABELLED) == [len(small_slides)])
-            assert update.poll() is None and len(images(root)) < 12
+            assert update.poll() is None and len(finished_images(root)) < 12
 
 
 def test_ctrl_c_during_the_last_slides_waits_for_no_labels(

@@ -17,7 +17,17 @@ import pytest
 
 from tests.gdc import Fault, StandIn, listed
 from tests.support.command import BINARY, ROOT, Result, ended, run, started, succeeded, surroundings
-from tests.support.mirrors import column, filled, images, made, rewrite, rows, until, updated
+from tests.support.mirrors import (
+    column,
+    filled,
+    finished_images,
+    images,
+    made,
+    rewrite,
+    rows,
+    until,
+    updated,
+)
 from tests.support.publishing import change
 from tests.support.slides import SlideSpec, make_slide
 
@@ -95,7 +105,7 @@ def test_terminating_does_not_wait_for_pixels(tmp_path: Path) -> None:
             until(lambda: list(root.glob("images/*/.*.part")))
             result = ended_soon(update, signal.SIGTERM)
     assert result.sentence == "tcgamirror: stopped with 0 slides done; the next run goes on"
-    assert not list(root.glob("images/*/[!.]*"))
+    assert not finished_images(root)
     assert column(root, "select exit_code from runs") == [INTERRUPTED]
 
 

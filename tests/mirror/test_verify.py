@@ -19,6 +19,7 @@ from tests.support.mirrors import (
     column,
     contents,
     filled,
+    finished_images,
     images,
     point_to,
     rewrite,
@@ -241,7 +242,7 @@ def test_an_interrupted_repair_resumes(mirror: Path, gdc: StandIn) -> None:
     rewrite(mirror, "^workers = .*", "workers = 1")
     gdc.delay = 0.3
     with started("--mirror", mirror, "verify", "--repair") as process:
-        until(lambda: 0 < len(images(mirror)) - (len(before) - 5) < 5)
+        until(lambda: 0 < len(finished_images(mirror)) - (len(before) - 5) < 5)
         process.send_signal(signal.SIGINT)
         assert ended(process).code == 130
     gdc.delay = 0.0

@@ -107,9 +107,14 @@ def column(root: Path, sql: str) -> list[object]:
 
 
 def images(root: Path) -> dict[str, str]:
-    """The digest of every file under `images/`, by path."""
+    """The digest of every file under `images/` of a mirror that no run writes to, by path."""
     files = sorted(path for path in (root / "images").rglob("*") if path.is_file())
     return {str(path.relative_to(root)): _digest(path) for path in files}
+
+
+def finished_images(root: Path) -> list[Path]:
+    """The images that are there whole, though a run still writes others."""
+    return list(root.glob("images/*/[!.]*"))
 
 
 def contents(root: Path) -> dict[str, str]:

@@ -34,6 +34,7 @@ from tests.support.mirrors import (
     addresses,
     column,
     contents,
+    finished_images,
     images,
     made,
     point_to,
@@ -361,7 +362,7 @@ def test_a_power_cut_leaves_no_place_without_its_image_and_no_row_without_its_pl
 
     def look(_: object) -> None:
         done = rows(root, "select count(*) from images where status = 'done'")
-        seen.append((len(list(root.glob("images/*/[!.]*"))), *done[0]))
+        seen.append((len(finished_images(root)), *done[0]))
 
     for name in forced.split():
         monkeypatch.setattr(f"tcgamirror.transfer.{name}", look)
