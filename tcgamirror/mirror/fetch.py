@@ -128,6 +128,8 @@ def fetch_due(
             except DiskFull as error:
                 dispatcher.stop(error)
             after_slide()
+    # No slide is in flight any more.
+    run.client.end_pauses_when(limits["--time-limit"], requests=True)
     known = origins()
     set_origins(run.catalogue, known)
     if run.records is not None:

@@ -232,14 +232,13 @@ def _refresh_or_keep(
     Sampled slides can be fetched while the API is away: the bucket is another server.
     """
     deadline = (options.fetch or FetchOptions()).deadline
-    run.client.end_pauses_when(lambda: deadline.is_reached)
+    run.client.end_pauses_when(lambda: deadline.is_reached, requests=True)
     try:
         try:
             return _refresh(run, options), None
         except Interrupted as interrupt:
             if run.shutdown.requested:
                 raise
-            # The pause of a busy API lasted longer than the run may.
             raise Timeout(f"listing: not read within --time-limit ({interrupt})") from interrupt
     except (NetworkError, ListingShrunk) as error:
         if options.fetch is None or run.catalogue.listing.release() is None:
@@ -291,7 +290,7 @@ def _put_labels(run: Run, reader: refresh.LabelReader | None, *, wait: bool) -> 
     try:
         refresh.put_labels(run.catalogue, reader, check)
     except (NetworkError, Interrupted) as error:
-        # Otherwise the pause of a busy API lasted longer than the run may.
+        # Otherwise they took longer than the run may.
         if isinstance(error, Interrupted) and run.shutdown.requested:
             raise
         settings = run.mirror.settings

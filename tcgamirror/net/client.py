@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ class HttpClient:
         self._stop = stop or threading.Event()
         self._on_pause = on_pause
         self._pauses_end: Callable[[], bool] = lambda: False
+        self._requests_end = False
         self._rate = RateLimit(rate, self._stop)
         self._random = random.Random()
         self._lock = threading.Lock()
@@ -124,9 +126,15 @@ class HttpClient:
             for host in self._hosts.values():
                 host.set_limit(self._limit(host.name))
 
-    def end_pauses_when(self, over: Callable[[], bool]) -> None:
-        """Raise Interrupted in every pause once `over` returns True."""
-        self._pauses_end = over
+    def end_pauses_when(self, over: Callable[[], bool], *, requests: bool = False) -> None:
+        """Raise Interrupted in every pause once `over` returns True.
+
+        A wait for Retry-After counts as a pause. A server that timed out is not asked again.
+
+        Args:
+            requests: Raise it in every request, too.
+        """
+        self._pauses_end, self._requests_end = over, requests
 
     def ask(
         self,
@@ -256,8 +264,9 @@ class HttpClient:
             if not error.retryable or pause is None or failed >= self._timeouts.tries:
                 raise error
             longest = min(_LONGEST_BACKOFF, self._timeouts.backoff * 2 ** max(0, failed - 1))
-            if self._stop.wait(max(pause, self._random.uniform(0, longest))):
-                raise Interrupted("stopped while waiting to ask again") from error
+            is_pause = pause > 0 or isinstance(error, Timeout)
+            wait = max(pause, self._random.uniform(0, longest))
+            self._wait_to_retry(wait, error, is_pause=is_pause)
 
     def _ask_once(
         self,
@@ -296,7 +305,7 @@ class HttpClient:
         try:
             self._check_stop(url)
             connect, first_byte = self._timeouts.connect, self._timeouts.first_byte
-            exchange = Exchange(display_url(url), host.route, connect, first_byte, self._stop)
+            exchange = Exchange(display_url(url), host.route, connect, first_byte, self._is_over)
             self._current.exchange = exchange
             try:
                 yield host, exchange
@@ -311,8 +320,19 @@ class HttpClient:
         finally:
             host.release()
 
+    def _wait_to_retry(self, seconds: float, error: NetworkError, *, is_pause: bool) -> None:
+        """Wait before the next try. Raises Interrupted if the run is over first."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._stop.wait(min(left, POLL))
+            if self._is_over() or (is_pause and self._pauses_end()):
+                raise Interrupted(f"stopped while waiting to ask again: {error}") from error
+
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or (self._requests_end and self._pauses_end())
+
     def _check_stop(self, url: str) -> None:
-        if self._stop.is_set():
+        if self._is_over():
             raise Interrupted(f"stopped before asking {display_url(url)}")
 
     @property

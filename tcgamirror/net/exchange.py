@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.client import HTTPResponse
 from http.cookiejar import DefaultCookiePolicy
 from ssl import SSLEOFError
@@ -55,7 +55,12 @@ class Exchange:
     """
 
     def __init__(
-        self, name: str, route: Route, connect: float, first_byte: float, stop: threading.Event
+        self,
+        name: str,
+        route: Route,
+        connect: float,
+        first_byte: float,
+        is_over: Callable[[], bool],
     ) -> None:
         self.name = name
         self.proxies, self.proxy = route.proxies, route.proxy
@@ -63,7 +68,7 @@ class Exchange:
         self.bytes_received = 0
         self._subject = name if self.proxy is None else f"proxy {self.proxy}, on the way to {name}"
         self._first_byte = first_byte
-        self._stop = stop
+        self._is_over = is_over
         self.expect(f"no connection within {connect:g} s", self.start + connect)
 
     def expect(self, complaint: str, until: float) -> None:
@@ -87,8 +92,8 @@ class Exchange:
         return self._until - time.monotonic()
 
     def check(self) -> None:
-        """Raise Interrupted if the run is stopped, Timeout if the limit has passed."""
-        if self._stop.is_set():
+        """Raise Interrupted if the run is over, Timeout if the limit has passed."""
+        if self._is_over():
             raise Interrupted(f"stopped while asking {self.name}")
         if self.seconds_left < 0:
             raise Timeout(f"{self._subject}: {self._complaint}")

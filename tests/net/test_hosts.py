@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -21,7 +22,7 @@ from tcgamirror.net.client import HttpClient
 from tcgamirror.net.hosts import LEAST_CONNECTIONS, LONGEST_PAUSE, RESETS, Host
 from tcgamirror.net.proxies import Route
 from tests.gdc import Fault, StandIn
-from tests.support.command import ended, run, started
+from tests.support.command import ended, run, started, went_well
 from tests.support.mirrors import column, made, rewrite, until
 from tests.support.raw_server import (
     CONTENT,
@@ -223,6 +224,30 @@ def test_a_time_limit_ends_the_pause(tmp_path: Path, small_gdc: StandIn) -> None
     assert result.code == 4, result
     assert "listing: not read within --time-limit" in result.err
     assert "stopped by --time-limit; 4 slides left for the next run" in result.out
+
+
+@pytest.mark.parametrize("asked", ["listing", "labels", "slides"])
+@pytest.mark.parametrize("kind", ["stall", "503"])
+def test_a_time_limit_ends_what_a_server_makes_wait(
+    tmp_path: Path, small_gdc: StandIn, asked: str, kind: Literal["stall", "503"]
+) -> None:
+    root = made(tmp_path / "m", small_gdc, "--via", "whole")
+    rewrite(root, "^labels = .*", "labels = false")
+    went_well("--mirror", root, "refresh")
+    rewrite(root, "^labels = .*", "labels = true")
+    # A slide in flight is left at its own limit, and not asked for again.
+    seconds = 3.0 if asked == "slides" else LONG
+    rewrite(
+        root, "^(first_byte|stall) = .*\n(.*\n)?", f"first_byte = {seconds}\nstall = {seconds}\n"
+    )
+    rewrite(root, "^backoff = .*", f"backoff = {LONG}")
+    path = {"listing": "/status", "labels": "/files", "slides": r"/data/|\.svs"}[asked]
+    small_gdc.faults.add(Fault(path, kind, after=0, retry_after=200))
+    result = run("--mirror", root, "update", "--time-limit", "4s", timeout=30)
+    assert result.code == (4 if asked == "listing" else 0), result
+    assert ("labels: not read (stopped" in result.err) == (asked == "labels")
+    assert ("listing: not read within --time-limit" in result.err) == (asked == "listing")
+    assert pending(root) == [0 if asked == "labels" else 4]
 
 
 def test_one_ctrl_c_ends_the_pause(tmp_path: Path, small_gdc: StandIn) -> None:
