@@ -6,7 +6,7 @@ if __name__ == "__main__":
     try:
         from tcgamirror.__main__ import main
 
-        sys.exit(main())
+        main()
     except KeyboardInterrupt:
         # Ctrl-C before the program's own handler is set.
         sys.exit(130)

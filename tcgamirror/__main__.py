@@ -11,13 +11,27 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
+from typing import NoReturn
 
 WRONG_USE, NO_MEMORY, INTERRUPTED = 2, 6, 130
 
 
-def main() -> int:
-    """Run the command line and return the exit code."""
+def main() -> NoReturn:
+    """Run the command line and end the process with its exit code.
+
+    Python's own end takes 0.04 s for what the system does anyway, and waits for every thread.
+    """
+    code = _run()
+    # Closed streams are None. What does not go out was reported, or has no reader.
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
+def _run() -> int:
     if sys.platform == "win32":
         sys.stderr.write(
             "tcgamirror: Windows is not supported. Run it in the Windows Subsystem for Linux, "
@@ -31,12 +45,7 @@ def main() -> int:
         # Only now: these imports take most of the start.
         from tcgamirror.cli.main import main as run
 
-        code = run(begins=_begin)
-        if code == NO_MEMORY:
-            # Threads that still run cannot end in order without memory: glibc would abort.
-            sys.stdout.flush()
-            os._exit(code)
-        return code
+        return run(begins=_begin)
     except KeyboardInterrupt:
         return INTERRUPTED
     except MemoryError:
@@ -66,4 +75,4 @@ def _set_handler(handler: Callable[[int, FrameType | None], object]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections import deque
@@ -12,7 +11,6 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from tcgamirror.cli import output
-from tcgamirror.model.errors import TcgaMirrorError
 from tcgamirror.model.text import format_bytes, format_duration, images, plain, slides
 from tcgamirror.system.interrupt import Shutdown
 
@@ -191,18 +189,8 @@ class ProgressDisplay:
 
 @contextmanager
 def stoppable_run(args: argparse.Namespace) -> Iterator[tuple[ProgressDisplay, Shutdown]]:
-    """Yield the display and the shutdown of a run that Ctrl-C stops.
-
-    An error ends the process at once if workers are busy; Python would wait for their threads.
-    """
+    """Yield the display and the shutdown of a run that Ctrl-C stops."""
     shutdown = Shutdown()
     shutdown.install_handlers()
     with closing(ProgressDisplay(quiet=args.json)) as progress:
-        try:
-            yield progress, shutdown
-        except TcgaMirrorError as error:
-            if shutdown.workers_abandoned:
-                progress.close()
-                output.fail(error, as_json=args.json)
-                os._exit(error.exit_code)
-            raise
+        yield progress, shutdown

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tcgamirror.imaging.metadata import build_metadata
 from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat, Picture, Slide
 from tcgamirror.system.files import atomic_write, disk_errors, file_digest
+from tcgamirror.system.parallel import result_or_error, start_further_thread
 
 if TYPE_CHECKING:
     from tcgamirror.imaging.decode import Pixels
@@ -120,10 +121,14 @@ class Store:
         )
 
 
-def import_rendering() -> None:
-    """Import what `Store.write` and its readers need: 0.1 s, mostly for numpy."""
-    for name in ("level_reader", "resample", "image_writer", "copied_tiff"):
-        import_module(f"tcgamirror.imaging.{name}")
+def begin_imports() -> None:
+    """Have another thread import what `Store.write` and its readers need: 0.1 s, mostly numpy."""
+
+    def import_all() -> None:
+        for name in ("level_reader", "resample", "image_writer", "copied_tiff"):
+            import_module(f"tcgamirror.imaging.{name}")
+
+    start_further_thread(lambda: result_or_error(import_all), "import")
 
 
 def former_path(old: str | None, new: str) -> str | None:

@@ -156,8 +156,6 @@ class DaskWorkers:
         except Empty:
             client = OSError(f"no answer within {2 * ANSWER_SECONDS:.0f} s")
         if isinstance(client, BaseException):
-            # A client that is half connected would otherwise keep the process from ending.
-            self._shutdown.workers_abandoned = True
             if isinstance(client, ValueError):
                 raise UsageError(f"--dask {self._address}: {client}. Give HOST:PORT or local:N")
             if isinstance(client, TypeError):
@@ -257,11 +255,8 @@ class DaskWorkers:
             del self._in_flight[slide]
         return [self._build_result(slide, reply) for slide, reply in replies]
 
-    def close(self, timeout: float) -> bool:
-        """Stop the slides in flight, remove the station and disconnect.
-
-        Return True even if slides are left, because no thread of this process fetches them.
-        """
+    def close(self, timeout: float) -> None:
+        """Stop the slides in flight, remove the station and disconnect."""
         end = time.monotonic() + timeout
         with suppress(OSError, Empty):
             if self._in_flight and not (self._orders and self._orders.stop):
@@ -271,7 +266,6 @@ class DaskWorkers:
         self._in_flight.clear()
         with suppress(OSError):
             self._resources.close()
-        return True
 
     # Workers ---------------------------------------------------------------------
 

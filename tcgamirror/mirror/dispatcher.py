@@ -119,7 +119,7 @@ class Dispatcher:
             if shutdown.in_flight:
                 shutdown.force()
             left = max(0.0, GRACE - shutdown.seconds_since_stop)
-            shutdown.workers_abandoned = not executor.close(left)
+            executor.close(left)
 
     def finish(self) -> FetchReport:
         """Return the report, with all bytes of the run, or raise the error that ended it.

@@ -42,8 +42,8 @@ class Executor(Protocol):
     def drain(self) -> None:
         """Have submitted slides that have not begun end with Interrupted. May be called again."""
 
-    def close(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds for the slides in flight; return whether none is left."""
+    def close(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds for the slides in flight, and leave the others behind."""
 
 
 class Threads:
@@ -103,7 +103,7 @@ class Threads:
     def drain(self) -> None:
         """Do nothing, since each slide has a thread that takes it at once."""
 
-    def close(self, timeout: float) -> bool:
+    def close(self, timeout: float) -> None:
         for _ in range(self._threads):
             self._waiting.put(None)
         end = time.monotonic() + timeout
@@ -111,4 +111,3 @@ class Threads:
             while self._in_flight:
                 self._results.get(timeout=max(0.0, end - time.monotonic()))
                 self._in_flight -= 1
-        return not self._in_flight

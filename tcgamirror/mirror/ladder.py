@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from tcgamirror.imaging.store import Store, import_rendering
+from tcgamirror.imaging.store import Store, begin_imports
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.errors import (
     Bug,
@@ -30,7 +30,7 @@ from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.range import Range
 from tcgamirror.sources.whole import Whole
 from tcgamirror.sources.workspace import Workspace
-from tcgamirror.system.parallel import result_or_error, start_further_thread, usable_cores
+from tcgamirror.system.parallel import result_or_error, usable_cores
 
 
 class Ladder:
@@ -118,7 +118,7 @@ def build_ladder(
 
     Another thread begins to import what rendering needs, while the first slides are fetched.
     """
-    start_further_thread(lambda: result_or_error(import_rendering), "import")
+    begin_imports()
     ranged = Range(client, origins, work)
     known: dict[str, Source] = {"range": ranged, "whole": Whole(client, origins, work)}
     if "tiles" in settings.via:

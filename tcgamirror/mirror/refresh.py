@@ -8,8 +8,9 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
@@ -67,12 +68,14 @@ def from_gdc(
 
     An equal release does not prove an equal listing. So that of the same release is
     read again too, if a listed slide was denied since, after READ_AGAIN, or by force.
+    The first listing and a forced one are requested together with their release.
 
     Raises NetworkError or ListingShrunk, before anything is changed.
     """
-    release = gdc.read_release(client, api)
-    now = time.time()
-    if release == catalogue.listing.release() and not force and not _is_due(catalogue, now):
+    reading = Background(partial(gdc.read_release, client, api), "release")
+    known, now = catalogue.listing.release(), time.time()
+    is_read = force or known is None
+    if not is_read and reading.result() == known and not _is_due(catalogue, now):
         return None
     last_attempt = catalogue.queue.last_attempt()
 
@@ -84,8 +87,9 @@ def from_gdc(
             return {}
 
     def merge(slides: Iterator[Slide]) -> MergeCounts:
+        first = list(islice(slides, 1))
         return catalogue.listing.merge(
-            ListingStream(release, slides),
+            ListingStream(reading.result(), chain(first, slides)),
             now,
             accept_shrink=accept_shrink,
             successors_of=successors_of,

@@ -15,7 +15,7 @@ from tcgamirror.catalogue.listing import MergeCounts
 from tcgamirror.catalogue.queue import StatusCounts
 from tcgamirror.mirror import refresh, sample
 from tcgamirror.mirror.directory import Mirror, hold, hold_shard
-from tcgamirror.mirror.dispatcher import GRACE, FetchReport
+from tcgamirror.mirror.dispatcher import FetchReport
 from tcgamirror.mirror.eventlog import EventLog
 from tcgamirror.mirror.fetch import FetchOptions, Run, fetch_due
 from tcgamirror.mirror.forecast import Forecast, forecast
@@ -267,10 +267,7 @@ def _reading_labels(run: Run, options: UpdateOptions) -> Iterator[refresh.LabelR
         try:
             yield reader
         except BaseException:
-            # Python would wait for threads that wait for pages.
             run.shutdown.force()
-            if reader is not None and not reader.has_ended(GRACE):
-                run.shutdown.workers_abandoned = True
             raise
 
 

@@ -50,14 +50,11 @@ class Shutdown:
         stop: Set when waits and transfers have to end at once.
         requested: A shutdown was requested.
         in_flight: Slides being fetched, counted by the run.
-        workers_abandoned: Workers were still busy shortly after the stop. The process
-            then ends without them, which is as safe as a kill.
     """
 
     def __init__(self) -> None:
         self.stop = threading.Event()
         self.in_flight = 0
-        self.workers_abandoned = False
         self.requested = False
         self._stopped_at: float | None = None
         self._signals: SimpleQueue[None] = SimpleQueue()

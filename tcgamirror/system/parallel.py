@@ -196,7 +196,7 @@ class Background(Generic[Result]):
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def result(self, check: Callable[[], None], grace: float = 0) -> Result:
+    def result(self, check: Callable[[], None] = lambda: None, grace: float = 0) -> Result:
         """Wait for the work and return its result, or raise its error.
 
         The thread is left behind once `check`, called every POLL seconds, raises.

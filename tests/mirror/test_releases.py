@@ -189,3 +189,20 @@ def test_the_real_lung_slides_of_2020_and_2024_differ_as_the_manifests_do(tmp_pa
 
 def _changes(root: Path, *options: str) -> list[dict[str, Any]]:
     return list(went_well("--mirror", root, "changes", "--json", *options).json())
+
+
+def test_the_first_listing_does_not_wait_for_its_release(
+    tmp_path: Path, small_slides: Sequence[Listed]
+) -> None:
+    """Which is needed all the same: without it nothing is listed."""
+    with StandIn(small_slides) as gdc:
+        root = made(tmp_path / "m", gdc, slides=3)
+        gdc.faults.add(Fault("/status", "stall"))
+        refused = run("--mirror", root, "refresh")
+        assert refused.code == 4 and "/status" in refused.err
+        assert gdc.requests("/files")
+        assert column(root, "select count(*) from slides") == [0]
+        gdc.faults.clear()
+        gdc.clear()
+        went_well("--mirror", root, "refresh")
+        assert column(root, "select count(*) from slides") == [len(small_slides)]

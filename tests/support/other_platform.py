@@ -87,4 +87,4 @@ if __name__ == "__main__":
     play(Path(sys.argv.pop(1)))
     from tcgamirror.__main__ import main
 
-    sys.exit(main())
+    main()
