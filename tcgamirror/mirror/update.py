@@ -13,6 +13,7 @@ from typing import Literal
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.listing import MergeCounts
 from tcgamirror.catalogue.queue import StatusCounts
+from tcgamirror.imaging.store import begin_imports
 from tcgamirror.mirror import refresh, sample
 from tcgamirror.mirror.directory import Mirror, hold, hold_shard
 from tcgamirror.mirror.dispatcher import FetchReport
@@ -143,6 +144,9 @@ def run_update(
 def _take_steps(run: Run, number: int, options: UpdateOptions) -> UpdateReport:
     catalogue = run.catalogue
     merged = error = None
+    if options.fetch is not None and catalogue.listing.release() is None:
+        # After the first listing slides are due. Large libraries load while it is waited for.
+        begin_imports()
     if options.refresh:
         merged, error = _refresh_or_keep(run, options)
     if merged is not None:
