@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -121,10 +122,15 @@ def _archive_file(part: Path, dest: Path) -> Iterator[TarWriter]:
                 yield archive
             file.flush()
             os.fsync(file.fileno())
-            # Another program may have put a file there meanwhile.
-            _check_free(dest)
-            part.rename(dest)
-            sync_folder(dest.absolute().parent)
+            place = dest
+            if os.path.lexists(dest):
+                # Another program has made it meanwhile; the archive may have taken hours.
+                others = (dest.with_stem(f"{dest.stem}-{number}") for number in count(2))
+                place = next(other for other in others if not os.path.lexists(other))
+            part.rename(place)
+            sync_folder(place.absolute().parent)
+            if place != dest:
+                raise UsageError(f"{dest}: was made meanwhile. The export is complete in {place}")
         finally:
             # On a full disk, closing fails as well: the buffer holds the archive's rest.
             with suppress(OSError):

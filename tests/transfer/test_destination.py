@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import shutil
 import subprocess
 import tarfile
@@ -74,6 +75,21 @@ def test_what_comes_to_lie_there_meanwhile_stays(mirror: Path, tmp_path: Path, e
     with pytest.raises(UsageError, match=str(dest)), open_destination(dest, mirror, 0):
         dest.write_text("a person's")
     assert dest.read_text() == "a person's"
+
+
+def test_an_archive_whose_name_was_taken_meanwhile_is_kept(mirror: Path, tmp_path: Path) -> None:
+    dest, other = tmp_path / "e.tar", tmp_path / "e-3.tar"
+    (tmp_path / "e-2.tar").touch()
+    words = f"{dest}: was made meanwhile. The export is complete in {other}"
+    with (
+        pytest.raises(UsageError, match=re.escape(words)),
+        open_destination(dest, mirror, 0) as (_, archive),
+    ):
+        archive.write("README.txt", FileContent.of_text("whole"))
+        dest.touch()
+    with tarfile.open(other) as made:
+        assert [Path(name).name for name in made.getnames()] == ["README.txt"]
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("ending", FORMS)
