@@ -8,6 +8,7 @@ import os
 import resource
 import stat
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,9 @@ PIECE = 1 << 17
 
 _SYNCED_AT_ONCE = 8
 """Files forced to the disk at the same time, each by its own thread."""
+
+_ABANDONED = 3600.0
+"""Seconds after the last write from which a partial file counts as left by a killed run."""
 
 YOUNG = 2.0
 """Seconds within which a file may change twice and keep its modification time."""
@@ -78,6 +82,7 @@ def atomic_write(
     Args:
         scratch: Directory of the partial file, on the same disk.
         shared: Other processes may write the file at the same time; the last one replaces it.
+            Partial files of killed processes are removed an hour later.
     """
     # Of two processes with one partial file, the first would rename what the second still writes.
     # Their numbers may be equal, in two containers or on two machines.
@@ -87,6 +92,8 @@ def atomic_write(
         make_folder(path.parent)
         # A killed run may have left a part there, and "x" below refuses whatever exists.
         part.unlink(missing_ok=True)
+        if shared:
+            _remove_abandoned(part.parent, path.name)
         try:
             with part.open("xb") as file:
                 yield file
@@ -98,6 +105,16 @@ def atomic_write(
                 part.unlink()
             raise
         sync_folder(path.parent)
+
+
+def _remove_abandoned(folder: Path, name: str) -> None:
+    """Remove the partial files that killed writers of a shared file have left."""
+    from glob import escape
+
+    for part in folder.glob(partial_path(f"{escape(name)}.{'[0-9a-f]' * 8}")):
+        with suppress(OSError):
+            if part.lstat().st_mtime < time.time() - _ABANDONED:
+                part.unlink()
 
 
 def differs(path: Path, file: BinaryIO) -> bool:

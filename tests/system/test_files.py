@@ -117,6 +117,18 @@ def test_writers_of_one_file_may_have_equal_process_numbers(tmp_path: Path) -> N
     assert entries(tmp_path) == ["table.csv"]
 
 
+def test_partial_files_of_killed_writers_are_removed_later(tmp_path: Path) -> None:
+    path = tmp_path / "table[1].csv"
+    kept = [".table[1].csv.0123abcd.part", ".table[1].csv.part", ".table[1].csv.mine.part"]
+    for name in (*kept, ".table[1].csv.89abcdef.part"):
+        (tmp_path / name).touch()
+        if name != kept[0]:
+            os.utime(tmp_path / name, (0, 0))
+    with atomic_write(path, shared=True) as file:
+        file.write(b"new")
+    assert entries(tmp_path) == sorted([*kept, path.name])
+
+
 @pytest.mark.parametrize(
     ("error", "words", "numbers"),
     [
