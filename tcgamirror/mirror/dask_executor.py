@@ -69,7 +69,7 @@ KEY_PREFIX = "tcgamirror-"
 """Prefix of the keys of our tasks."""
 
 RETRIES = 2
-"""Retries of a slide that ends with an error at a worker, as when the worker closes.
+"""Retries of a slide whose task raises an error at a worker, as when the worker closes.
 
 With `local:N`, also retries of a slide whose worker was lost.
 """
@@ -111,7 +111,7 @@ class DaskWorkers:
         self._is_draining = False
         self._orders: Orders | None = None
         # The futures are kept because Dask drops a task that has none.
-        self._in_flight: dict[Slide, Future[Reply] | BaseException] = {}
+        self._in_flight: dict[Slide, Future[Reply | TcgaMirrorError] | BaseException] = {}
         self._replies: SimpleQueue[tuple[Slide, Reply | BaseException]] = SimpleQueue()
         self.bytes_moved = 0
         self.origins: dict[str, str] = {}
@@ -227,7 +227,7 @@ class DaskWorkers:
         else:
             future.add_done_callback(partial(self._gather, slide))
 
-    def _gather(self, slide: Slide, future: Future[Reply]) -> None:
+    def _gather(self, slide: Slide, future: Future[Reply | TcgaMirrorError]) -> None:
         def gather() -> None:
             self._replies.put((slide, result_or_error(partial(self._call, future.result))))
 

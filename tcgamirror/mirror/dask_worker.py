@@ -106,17 +106,22 @@ class Station(WorkerPlugin):
         return Reply(outcome, image, self._origins.report())
 
 
-def fetch(station: str, slide: Slide) -> Reply:
-    """Fetch a slide by the worker's station of that name. Dask calls it in a worker."""
+def fetch(station: str, slide: Slide) -> Reply | TcgaMirrorError:
+    """Fetch a slide by the worker's station of that name. Dask calls it in a worker.
+
+    An error that ends the run is returned: Dask would have other workers repeat a raised one.
+    """
     worker = get_worker()
     plugin = worker.plugins.get(station)
     if not isinstance(plugin, Station):
         raise UsageError(f"Dask worker {worker.address}: it lost this run's settings. Run again")
     try:
         return plugin.fetch(slide)
+    except Interrupted:
+        raise
     except TcgaMirrorError as error:
         # Its paths and limits are those of the worker's machine.
-        raise type(error)(f"Dask worker {worker.address}: {error}") from error
+        return type(error)(f"Dask worker {worker.address}: {error}")
 
 
 def obey(station: str, orders: Orders, dask_worker: Worker) -> None:

@@ -116,7 +116,9 @@ NO_MORE_FILES = """
 import resource
 from tcgamirror.mirror.ladder import Ladder
 
-def fetch(*given, whole=Ladder.fetch):
+def fetch(*given, whole=Ladder.fetch, log=open(__file__ + ".log", "a", buffering=1)):
+    log.write("begun ")
+    log.flush()
     outcome = whole(*given)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
     return outcome
@@ -398,6 +400,8 @@ def test_the_open_files_limit_of_a_worker_is_named(gdc: StandIn, tmp_path: Path)
         dask.worker(path=tmp_path / "other")
         result = run("--mirror", root, "update", "--dask", dask.address)
     says(result, 2, "Dask worker tcp://", "Too many open files", "ulimit -n")
+    # Another try there, or at another worker, would only repeat the fetch.
+    assert (tmp_path / "other" / "sitecustomize.py.log").read_text() == "begun "
 
 
 def test_an_address_of_no_scheduler(gdc: StandIn, tmp_path: Path) -> None:
