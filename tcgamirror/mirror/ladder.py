@@ -85,10 +85,10 @@ class Ladder:
 
     def _make(self, slide: Slide, source: Source, meter: Meter) -> Picture:
         with source.open(slide, self._target, meter) as reader:
-            return self._store.write(slide, source.name, reader, self._making_one())
+            return self._store.write(slide, source.name, reader, self._hold_turn())
 
     @contextmanager
-    def _making_one(self) -> Iterator[None]:
+    def _hold_turn(self) -> Iterator[None]:
         """Wait until an image may be rendered, and count it and its time."""
         with self._turns:
             began = time.monotonic()
@@ -119,12 +119,12 @@ def build_ladder(
     Another thread begins to import what rendering needs, while the first slides are fetched.
     """
     begin_imports()
-    ranged = Range(client, origins, work)
-    known: dict[str, Source] = {"range": ranged, "whole": Whole(client, origins, work)}
+    by_range = Range(client, origins, work)
+    known: dict[str, Source] = {"range": by_range, "whole": Whole(client, origins, work)}
     if "tiles" in settings.via:
         # Imported late, because its tiles need large libraries at once.
         from tcgamirror.sources.tiles import Tiles
 
-        known["tiles"] = Tiles(client, settings.tiles, work, ranged.read_header)
+        known["tiles"] = Tiles(client, settings.tiles, work, by_range.read_header)
     sources = [known[name] for name in settings.via]
     return Ladder(sources, settings.target, store, renders=max(2, usable_cores()))

@@ -74,8 +74,8 @@ def from_gdc(
     """
     reading = Background(partial(gdc.read_release, client, api), "release")
     known, now = catalogue.listing.release(), time.time()
-    is_read = force or known is None
-    if not is_read and reading.result() == known and not _is_due(catalogue, now):
+    must_read = force or known is None
+    if not must_read and reading.result() == known and not _is_due(catalogue, now):
         return None
     last_attempt = catalogue.queue.last_attempt()
 
@@ -127,13 +127,13 @@ def from_manifest(
     if known is not None and not path.exists():
         warn(f"the manifest {path} is gone: its last listing is kept")
         return None
-    now = read_identity(path)
-    if now == known:
+    identity = read_identity(path)
+    if identity == known:
         return None
     others = Counter[str]()
     listing = ListingStream(release_name(path), read_slides(path, others))
     merged = catalogue.listing.merge(listing, time.time(), accept_shrink=accept_shrink)
-    catalogue.set_fact(_MANIFEST, now)
+    catalogue.set_fact(_MANIFEST, identity)
     if others:
         warn(f"{path}: {describe_other_files(others)}")
     return merged if merged != MergeCounts(unchanged=merged.unchanged) else None
@@ -150,11 +150,11 @@ def look_up(
     warn: called with why the GDC did not answer.
     """
 
-    def unknown(file_ids: list[str]) -> str:
+    def digest_of(file_ids: list[str]) -> str:
         return sha256("\n".join([settings.api, *sorted(file_ids)]).encode()).hexdigest()
 
     file_ids = catalogue.listing.without_project()
-    if not file_ids or catalogue.fact(_NOT_FOUND) == unknown(file_ids):
+    if not file_ids or catalogue.fact(_NOT_FOUND) == digest_of(file_ids):
         return
     try:
         with open_brief_client(settings, shutdown) as client:
@@ -163,7 +163,7 @@ def look_up(
         warn(f"projects and sites of the manifest's slides are looked up another time ({error})")
         return
     catalogue.listing.complete(slides)
-    catalogue.set_fact(_NOT_FOUND, unknown(catalogue.listing.without_project()))
+    catalogue.set_fact(_NOT_FOUND, digest_of(catalogue.listing.without_project()))
 
 
 class LabelReader:
@@ -171,7 +171,7 @@ class LabelReader:
 
     seen, total: slides whose labels were read so far, and all. listing: number of the listing.
     has_ended: waits at most the given seconds, and returns whether no thread reads any more.
-    is_taken: `labels` was called.
+    is_taken: `take` was called.
     """
 
     is_taken = False
@@ -192,7 +192,7 @@ class LabelReader:
             self._pages.append(zlib.compress(pickle.dumps(page.items)))
             self.seen, self.total = page.seen, page.total
 
-    def labels(self, check: Callable[[], None]) -> Iterator[SlideLabels]:
+    def take(self, check: Callable[[], None]) -> Iterator[SlideLabels]:
         """Return all labels, once they are read. Raises NetworkError or Interrupted.
 
         check: called while they are waited for.
@@ -222,17 +222,17 @@ def begin_labels(
 
 
 def put_labels(catalogue: Catalogue, reader: LabelReader, check: Callable[[], None]) -> None:
-    """Put labels into the catalogue once all are read. Raises as `LabelReader.labels`."""
-    catalogue.labels.put(reader.labels(check))
+    """Put labels into the catalogue once all are read. Raises as `LabelReader.take`."""
+    catalogue.labels.put(reader.take(check))
     catalogue.set_fact(_LABELS, reader.listing)
 
 
 def open_brief_client(settings: Settings, shutdown: Shutdown) -> HttpClient:
     """Return a client that asks once, for what a manifest's mirror can do without."""
-    limits = settings.timeouts
-    connect, first_byte = (min(_BRIEF_SECONDS, x) for x in (limits.connect, limits.first_byte))
-    limits = replace(limits, tries=1, connect=connect, first_byte=first_byte)
-    return open_client(replace(settings, timeouts=limits), shutdown)
+    usual = settings.timeouts
+    connect, first_byte = (min(_BRIEF_SECONDS, x) for x in (usual.connect, usual.first_byte))
+    brief = replace(usual, tries=1, connect=connect, first_byte=first_byte)
+    return open_client(replace(settings, timeouts=brief), shutdown)
 
 
 def open_client(

@@ -75,13 +75,13 @@ def start_pool(threads: int, name: str) -> ThreadPoolExecutor:
     A thread that a later task would start, while others take memory, might die unnoticed.
     """
     pool = ThreadPoolExecutor(threads, name)
-    begun = threading.Barrier(threads, timeout=_START_SECONDS)
+    barrier = threading.Barrier(threads, timeout=_START_SECONDS)
     try:
         for _ in range(threads):
             check_memory(_THREAD_BYTES)
-            pool.submit(begun.wait)
+            pool.submit(barrier.wait)
     except BaseException:
-        begun.abort()
+        barrier.abort()
         pool.shutdown()
         raise
     return pool
@@ -109,16 +109,16 @@ def in_batches(
         ended: Set when the iterator ends, so that `work` can end early after an error.
     """
 
-    failed: list[int] = []
+    failures: list[int] = []
 
     def all_of(number: int, batch: Sequence[Item]) -> list[tuple[Item, Result]]:
-        if any(earlier < number for earlier in failed):
+        if any(earlier < number for earlier in failures):
             # Not raised to the caller: the error of the batch that failed before this one is.
             raise Interrupted("an earlier batch failed")
         try:
             return [(item, work(item)) for item in batch]
         except BaseException:
-            failed.append(number)
+            failures.append(number)
             raise
 
     with start_pool(at_once, "batch") as pool:
@@ -160,7 +160,7 @@ def _batches(
         yield batch
 
 
-class _Caught:
+class _ErrorTrap:
     """A context that keeps the error of its block instead of raising it."""
 
     error: BaseException
@@ -178,9 +178,9 @@ class _Caught:
 
 def result_or_error(work: Callable[[], Result]) -> Result | BaseException:
     """Return the result of the work, or its error, of any kind, for another thread to raise."""
-    with _Caught() as caught:
+    with _ErrorTrap() as trap:
         return work()
-    return caught.error
+    return trap.error
 
 
 class Background(Generic[Result]):
