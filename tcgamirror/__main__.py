@@ -1,4 +1,4 @@
-"""The program's start: also `python -m tcgamirror`, the installed command and the executable.
+"""Start the program, as `python -m tcgamirror`, the installed command, or the executable.
 
 Ctrl-C and SIGTERM end the process at once while there is nothing to tidy up: while modules
 are imported, and after the command. Python's own handler would raise in the middle of an
@@ -15,16 +15,18 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
+# Values of `ExitCode`, whose module is not imported yet.
 WRONG_USE, NO_MEMORY, INTERRUPTED = 2, 6, 130
 
 
 def main() -> NoReturn:
     """Run the command line and end the process with its exit code.
 
-    Python's own end takes 0.04 s for what the system does anyway, and waits for every thread.
+    Python's own end would take 0.04 s to free what the system frees anyway. It would also wait
+    for every thread.
     """
     code = _run()
-    # Closed streams are None. What does not go out was reported, or has no reader.
+    # A closed stream is None. An error of output was reported before, or nobody reads the output.
     for stream in filter(None, (sys.stdout, sys.stderr)):
         with suppress(OSError):
             stream.flush()
@@ -40,9 +42,9 @@ def _run() -> int:
         return WRONG_USE
     try:
         _set_handler(_leave)
-        # Products of matrices are too small for threads, each of which would take memory.
+        # Its threads take memory, and the matrices multiplied here are too small for them.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        # Only now: these imports take most of the start.
+        # Imported after the handler is set, because it takes most of the start.
         from tcgamirror.cli.main import main as run
 
         return run(begins=_begin)
@@ -60,7 +62,10 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 
 
 def _begin() -> None:
-    """Begin a command, which may have to tidy up: have both signals raise KeyboardInterrupt."""
+    """Prepare signals and imports for a command.
+
+    Both signals raise KeyboardInterrupt from now on, because the command may have to tidy up.
+    """
     _set_handler(signal.default_int_handler)
     from tcgamirror.system.memory import guard_imports
 

@@ -1,4 +1,4 @@
-"""The rules of a run, whoever its workers are: which slides begin, and which errors end it."""
+"""Rules of a run with workers of any kind: which slides begin, and which errors end it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BUGS_IN_A_ROW = 3
 class FetchReport:
     """Counts of one run's slides.
 
-    bytes: from the network. left: due slides that did not begin. stopped_by: the option
+    bytes: from the network. left: due slides that did not end. stopped_by: the option
     whose limit was reached. unknown_mpp: new images of unknown resolution.
     """
 
@@ -39,7 +39,7 @@ class FetchReport:
 class Dispatcher:
     """The hand-over of one run's slides to an executor.
 
-    report: of the slides that ended; `bytes` are those of all their attempts.
+    report: counts of the slides that ended. Until `finish`, `bytes` are those of their attempts.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class Dispatcher:
         self._lack: NoMemory | None = None
 
     def stop(self, error: TcgaMirrorError) -> None:
-        """Begin no slide, leave those in flight GRACE seconds, and have `finish` raise this."""
+        """End the run: leave slides in flight GRACE seconds, and have `finish` raise the error."""
         self._error = self._error or error
         self._shutdown.force()
 
     def outcomes(self, due: Iterable[Slide]) -> Generator[Outcome, None, None]:
         """Yield the outcome of each slide as it ends, until all have or the run has to end.
 
-        The executor is closed at the end. Closing the generator early abandons the slides in
-        flight.
+        The executor is closed at the end. Closing the generator early drops the slides in
+        flight, after GRACE seconds at most.
 
         Args:
             due: Slides to fetch, read as they are needed.
@@ -93,7 +93,7 @@ class Dispatcher:
                     shutdown.in_flight += 1
                     executor.submit(slide)
                     slide = next(waiting, None)
-                # A slide that may begin, with none in flight, waits for a worker.
+                # Even with none in flight, a slide that may begin waits for a worker.
                 if not shutdown.in_flight and not (slide and may_begin):
                     break
                 if not may_begin:
@@ -151,7 +151,7 @@ class Dispatcher:
         return self.report.stopped_by is None and not self._shutdown.requested
 
     def _count(self, result: Result) -> Outcome | None:
-        """Count a slide's result, and return its outcome; None if an error left it without."""
+        """Count a slide's result and return its outcome; None if an error stands in its place."""
         if isinstance(result, Interrupted):
             self._is_cut_short = True
             return None
@@ -174,12 +174,12 @@ class Dispatcher:
         return result
 
     def _count_bug(self, last: Attempt) -> None:
-        """Stop if several slides in a row met a bug or lacked memory: every slide may."""
+        """Stop if several slides in a row met a bug or lacked memory, as every slide may."""
         if last.fault not in (Bug.fault, NoMemory.fault):
             self._bugs = 0
             return
         lack = NoMemory(last.message) if last.fault == NoMemory.fault else None
-        # The run goes on, since others may need less memory, and raises this at its end.
+        # Raised by `finish`: until then the run goes on, since others may need less memory.
         self._lack = self._lack or lack
         self._bugs += 1
         if self._bugs >= BUGS_IN_A_ROW:

@@ -103,7 +103,7 @@ class Ladder:
 
 
 def failure_of(error: BaseException) -> TcgaMirrorError:
-    """Return an error as the failure of one slide. Raises an error that ends the whole run."""
+    """Return the failure of one slide that an error means. Raise one that ends the whole run."""
     if isinstance(error, NetworkError | SlideError):
         return error
     if isinstance(error, TcgaMirrorError) or not isinstance(error, Exception):
@@ -122,7 +122,7 @@ def build_ladder(
     by_range = Range(client, origins, work)
     known: dict[str, Source] = {"range": by_range, "whole": Whole(client, origins, work)}
     if "tiles" in settings.via:
-        # Imported late, because its tiles need large libraries at once.
+        # Imported late, because it imports large libraries itself.
         from tcgamirror.sources.tiles import Tiles
 
         known["tiles"] = Tiles(client, settings.tiles, work, by_range.read_header)

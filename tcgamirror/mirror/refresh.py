@@ -37,19 +37,19 @@ _MANIFEST = "manifest merged"
 """Key of the fact that holds the digest of the last merged manifest."""
 
 _READ = "listing read"
-"""Key of the fact that holds when the listing was last read, and the last attempt by then.
+"""Key of the fact that tells when the listing was last read.
 
-Its value is the time in ISO 8601, UTC, a blank, and the number of the attempt.
+Its value is the time in ISO 8601 (UTC), a blank, and the number of the last attempt before.
 """
 
 _LABELS = "labels read"
 """Key of the fact that holds the number of the listing after which labels were last read."""
 
 _NOT_FOUND = "not found at the GDC"
-"""Key of the fact that holds a digest of the API and the manifest's file_ids unknown there."""
+"""Key of the fact that holds a digest of the API's address and the file_ids it does not know."""
 
 _BRIEF_SECONDS = 20.0
-"""Most seconds until an answer begins that a manifest's mirror can do without."""
+"""Most seconds to connect, or until an answer begins that a manifest's mirror can do without."""
 
 READ_AGAIN = 30 * 24 * 3600.0
 """Seconds after which the listing of the same release is read again."""
@@ -64,11 +64,11 @@ def from_gdc(
     force: bool = False,
     on_page: Callable[[int, int], None] | None = None,
 ) -> MergeCounts | None:
-    """Merge the GDC's listing; None if it brings nothing, in general after one request.
+    """Merge the GDC's listing; return None if it brings nothing new.
 
-    An equal release does not prove an equal listing. So that of the same release is
-    read again too, if a listed slide was denied since, after READ_AGAIN, or by force.
-    The first listing and a forced one are requested together with their release.
+    In general one request shows that the release is known. That does not prove that the
+    listing is. So the listing is also read if a listed slide was denied since, after READ_AGAIN,
+    or by force. The first listing and a forced one are requested together with their release.
 
     Raises NetworkError or ListingShrunk, before anything is changed.
     """
@@ -87,6 +87,7 @@ def from_gdc(
             return {}
 
     def merge(slides: Iterator[Slide]) -> MergeCounts:
+        # Requests the listing before the release is waited for.
         first = list(islice(slides, 1))
         return catalogue.listing.merge(
             ListingStream(reading.result(), chain(first, slides)),
@@ -102,7 +103,7 @@ def from_gdc(
 
 
 def note_read(catalogue: Catalogue, now: float, last_attempt: int) -> None:
-    """Keep when the GDC's listing was read, and the number of the last try by then."""
+    """Record when the GDC's listing was read, and the number of the last attempt before."""
     catalogue.set_fact(_READ, f"{timestamp(now)} {last_attempt}")
 
 
@@ -118,7 +119,7 @@ def _is_due(catalogue: Catalogue, now: float) -> bool:
 def from_manifest(
     catalogue: Catalogue, path: Path, *, accept_shrink: bool, warn: Callable[[str], None]
 ) -> MergeCounts | None:
-    """Merge the manifest; return None if it is the same as last time or is gone.
+    """Merge the manifest; return None if it brings nothing new or is gone.
 
     warn: called with a message about a manifest that is gone, or about rows left out.
     Raises BadManifest or ListingShrunk.
@@ -144,8 +145,9 @@ def look_up(
 ) -> None:
     """Look up what a manifest does not tell of its slides; leave it to a later run if that fails.
 
-    The slides are known without it, so that no server is waited for. Those that the GDC once did
-    not know, as other programs' are, are asked for again only if others join them.
+    The slides can be fetched without it, so each request is tried once and briefly. Slides that
+    the GDC does not know, such as those of other programs, are looked up again only together
+    with further ones.
 
     warn: called with why the GDC did not answer.
     """
@@ -170,7 +172,7 @@ class LabelReader:
     """The labels of slides, read by another thread while slides are fetched.
 
     seen, total: slides whose labels were read so far, and all. listing: number of the listing.
-    has_ended: waits at most the given seconds, and returns whether no thread reads any more.
+    has_ended: waits at most the given seconds, and returns whether the reading has ended.
     is_taken: `take` was called.
     """
 
@@ -182,7 +184,7 @@ class LabelReader:
         """Begin to read. file_ids: of the slides; None for all. Raises MemoryError."""
         self.listing = listing
         self.seen = self.total = 0
-        # Packed, as they take a fiftieth of the memory until they are needed.
+        # Compressed until they are needed, which takes a fiftieth of the memory.
         self._pages: list[bytes] = []
         self._reading = Background(lambda: self._read(client, api, file_ids), "labels")
         self.has_ended = self._reading.has_ended
@@ -193,7 +195,7 @@ class LabelReader:
             self.seen, self.total = page.seen, page.total
 
     def take(self, check: Callable[[], None]) -> Iterator[SlideLabels]:
-        """Return all labels, once they are read. Raises NetworkError or Interrupted.
+        """Wait for all labels and return them. Raises NetworkError or Interrupted.
 
         check: called while they are waited for.
         """
@@ -212,7 +214,7 @@ def begin_labels(
 ) -> LabelReader | None:
     """Begin to read the labels of all slides; None if those of the last listing were read.
 
-    of_manifest: ask for the slides known here alone.
+    of_manifest: ask only for the slides listed here.
     """
     listing = str(catalogue.listing.count_merges())
     if catalogue.fact(_LABELS) == listing and not force:
@@ -228,7 +230,7 @@ def put_labels(catalogue: Catalogue, reader: LabelReader, check: Callable[[], No
 
 
 def open_brief_client(settings: Settings, shutdown: Shutdown) -> HttpClient:
-    """Return a client that asks once, for what a manifest's mirror can do without."""
+    """Return a client for what a manifest's mirror can do without: it tries once, and briefly."""
     usual = settings.timeouts
     connect, first_byte = (min(_BRIEF_SECONDS, x) for x in (usual.connect, usual.first_byte))
     brief = replace(usual, tries=1, connect=connect, first_byte=first_byte)

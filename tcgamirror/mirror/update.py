@@ -43,8 +43,8 @@ class UpdateOptions:
     """Steps of one run and their options.
 
     force_refresh: read the listing although its release is the same.
-    accept_shrink: take a listing that lacks many slides. slides: number to raise that of the
-    settings to, "all" for all; None to leave it. fetch: None to fetch nothing.
+    accept_shrink: take a listing that lacks many slides. slides: new, higher number for the
+    settings; "all" for all, None to leave it. fetch: None to fetch nothing.
     """
 
     refresh: bool = False
@@ -60,7 +60,7 @@ class UpdateReport:
     """Result of one run.
 
     merged: None without a new listing. added: slides added to the sample. standing:
-    of the sample afterwards. locked: differences from the lock file, if the mirror
+    counts of the sample afterwards. locked: differences from the lock file, if the mirror
     was made from one. error: why the listing was not taken although the run went on.
     """
 
@@ -93,7 +93,7 @@ def run_update(
     A shard's run shares the lock, works on a copy of the catalogue, and leaves records.
 
     Args:
-        prepare: called first, with the lock held; returns the options to use instead.
+        prepare: called before the steps, with the lock held; returns the options of the steps.
 
     Raises:
         Locked: another run holds the lock.
@@ -115,11 +115,11 @@ def run_update(
             stack.callback(records.close)
         client = stack.enter_context(open_client(mirror.settings, shutdown, progress.pause))
         if catalogue.fact(PLAN) is None:
-            # Of an older version: from now on the plan of the settings is fixed.
+            # An older version made this catalogue. From now on the settings' plan is fixed.
             catalogue.set_fact(PLAN, mirror.fixed_facts[PLAN])
         if options.slides is not None:
             settings = raise_slides(mirror.root, _number(options.slides))
-            # Only the number: options of this run, such as --rate, stay.
+            # Only the number is taken: options of this run, such as --rate, stay.
             mirror = replace(mirror, settings=replace(mirror.settings, slides=settings.slides))
         number = catalogue.begin_run(command, time.time())
         exit_code = ExitCode.BUG
@@ -145,7 +145,7 @@ def _take_steps(run: Run, number: int, options: UpdateOptions) -> UpdateReport:
     catalogue = run.catalogue
     merged = error = None
     if options.fetch is not None and catalogue.listing.release() is None:
-        # After the first listing slides are due. Large libraries load while it is waited for.
+        # The first listing makes slides due. Large libraries load while it is read.
         begin_imports()
     if options.refresh:
         merged, error = _refresh_or_keep(run, options)
@@ -231,7 +231,7 @@ def _refresh(run: Run, options: UpdateOptions) -> MergeCounts | None:
 def _refresh_or_keep(
     run: Run, options: UpdateOptions
 ) -> tuple[MergeCounts | None, TcgaMirrorError | None]:
-    """Refresh the listing; return the error if it fails and the run can go on without.
+    """Refresh the listing; return the error if it fails and the run can go on.
 
     Sampled slides can be fetched while the API is away: the bucket is another server.
     """
@@ -256,7 +256,7 @@ def _refresh_or_keep(
 
 @contextmanager
 def _reading_labels(run: Run, options: UpdateOptions) -> Iterator[refresh.LabelReader | None]:
-    """Begin to read the slides' labels if they are due. An error ends the reading, too."""
+    """Begin to read the slides' labels if they are due. An error in the block stops the run."""
     settings = run.mirror.settings
     of_manifest = settings.manifest is not None
     brief = refresh.open_brief_client(settings, run.shutdown) if of_manifest else None
@@ -276,10 +276,13 @@ def _reading_labels(run: Run, options: UpdateOptions) -> Iterator[refresh.LabelR
 
 
 def _put_labels(run: Run, reader: refresh.LabelReader | None, *, wait: bool) -> None:
-    """Put the labels into the catalogue once; if they were not read, the next run tries again."""
+    """Put the labels into the catalogue, once they are read. An error leaves it to the next run.
+
+    wait: wait for labels that are still being read.
+    """
     if reader is None or reader.is_taken:
         return
-    # The error of labels that a request to stop cut short must not end slides in flight.
+    # A request to stop may have cut the labels short. Their error must not end slides in flight.
     if not wait and (run.shutdown.requested or not reader.has_ended(0)):
         return
 
@@ -291,7 +294,7 @@ def _put_labels(run: Run, reader: refresh.LabelReader | None, *, wait: bool) -> 
     try:
         refresh.put_labels(run.catalogue, reader, check)
     except (NetworkError, Interrupted) as error:
-        # Otherwise they took longer than the run may.
+        # Without a request to stop, --time-limit interrupted them.
         if isinstance(error, Interrupted) and run.shutdown.requested:
             raise
         settings = run.mirror.settings
