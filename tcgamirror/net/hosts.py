@@ -2,7 +2,7 @@
 
 A host that answers 429 or 503 without Retry-After, or resets connections in a row, gets no
 requests for a while. Each further pause is longer, until a request succeeds. A host in trouble
-also loses half of its connections; they double again after each CALM_SECONDS without it.
+also loses half of its connections. They double after each CALM_SECONDS without trouble.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RESETS = 3
 LONGEST_PAUSE = 10
 """The longest pause, as a multiple of the first one."""
 LEAST_CONNECTIONS = 4
-"""Connections that a host in trouble keeps, or a quarter of its limit if that is less."""
+"""Connections that a host in trouble keeps: these, or a quarter of its limit, but at least one."""
 CALM_SECONDS = 120.0
 """Seconds without trouble after which a host's connections double, up to its limit."""
 
@@ -34,11 +34,11 @@ class Host:
     def __init__(
         self, name: str, route: Route, limit: int, first_pause: float, on_pause: OnPause
     ) -> None:
-        """limit: connections at once. first_pause: seconds; each further one is twice as long."""
+        """limit: connections at once. first_pause: in seconds; each further one doubles it."""
         self.name = name
         self.route = route
         self._limit = limit
-        # Connections that the host bears: all, as far as is known.
+        # Connections that the host bears: any number, until it has trouble.
         self._bearable = math.inf
         self._in_use = 0
         self._first_pause = first_pause
@@ -57,7 +57,7 @@ class Host:
             self._limit = limit
 
     def acquire(self) -> bool:
-        """Wait briefly for a connection outside of pauses, and return whether one is held now."""
+        """Wait briefly for a connection outside of pauses, and return whether one was acquired."""
         left = self.pause_left
         with self._changed:
             is_free = self._changed.wait_for(self._is_free, min(left, POLL) if left > 0 else POLL)
@@ -72,13 +72,13 @@ class Host:
     def record_busy(self, sent: float, status: int, *, has_wait: bool) -> None:
         """Record a 429 or 503 to a request sent at `sent` (monotonic seconds).
 
-        has_wait: the response names the time to wait, so other requests need no pause.
+        has_wait: the response names the time to wait, so that other requests need no pause.
         """
         trouble = "too many requests" if status == 429 else "the server is busy"
         self._adjust(sent, f"{trouble} ({status})", pause=not has_wait)
 
     def record_reset(self, sent: float) -> None:
-        """Count a reset connection; begin a pause after RESETS in a row."""
+        """Count a reset connection. From RESETS in a row on, each is trouble with a pause."""
         with self._changed:
             self._resets += 1
             few = self._resets < RESETS
@@ -86,7 +86,7 @@ class Host:
             self._adjust(sent, "it resets connections", pause=True)
 
     def record_success(self, sent: float) -> None:
-        """Record a success: the next pause is short again, and connections may grow."""
+        """Record a success: the next pause is short again, and the connections may double."""
         if sent < self._adjusted_at:
             return
         with self._changed:
@@ -96,13 +96,13 @@ class Host:
                 self._bearable *= 2
 
     def _adjust(self, sent: float, reason: str, *, pause: bool) -> None:
-        """Halve the connections, and pause, unless that was done after the request was sent."""
+        """Halve the connections, and maybe pause, unless that was done since `sent`."""
         with self._changed:
             if sent < self._adjusted_at:
                 return
             self._adjusted_at = time.monotonic()
             allowed = min(self._limit, self._bearable)
-            # One of an API's four: some servers refuse all but one request at a time.
+            # Of an API's four, one is left: some servers bear only one request at a time.
             least = min(LEAST_CONNECTIONS, self._limit // 4)
             self._bearable = max(1, least, allowed // 2)
             if pause:

@@ -1,4 +1,4 @@
-"""The same work on many items by several threads, with few items in memory at a time."""
+"""Work in threads: by itself, for each of many items, or as a queue of tasks."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tcgamirror.model.errors import Interrupted
 from tcgamirror.system.memory import check_memory
 
 _MOST_BYTES = 8 << 20
-"""Bytes of a batch's items, which the last item may exceed."""
+"""Bytes at which a batch is full; its last item may exceed them."""
 
 _THREAD_BYTES = 12 << 20
 """Address space of a thread: its stack, and what Python takes before a thread can report errors."""
 
 _SPARE_BYTES = 64 << 20
-"""Address space that a further thread leaves to others, so that it cannot fail to begin."""
+"""Free address space for a further thread: more than it needs, as others may take some."""
 
 _START_SECONDS = 10.0
-"""Time after which a pool works with fewer threads, as one did not begin."""
+"""Seconds after which a pool works without the threads that have not begun."""
 
 POLL = 0.1
 """Seconds of a brief wait, after which the clock and the run's stop are checked."""
@@ -49,10 +49,12 @@ def thread_count(most: int) -> int:
 
 
 def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
-    """Start and return a thread that does not keep the process alive. Raises MemoryError.
+    """Start and return a thread that does not keep the process alive.
 
     Memory is checked first, because `Thread.start` waits for ever for a thread that dies of
     MemoryError before it begins.
+
+    Raises MemoryError, or RuntimeError if the system allows no further thread.
     """
     check_memory(_THREAD_BYTES)
     thread = threading.Thread(target=work, name=name, daemon=True)
@@ -70,9 +72,9 @@ def start_further_thread(work: Callable[[], object], name: str) -> threading.Thr
 
 
 def start_pool(threads: int, name: str) -> ThreadPoolExecutor:
-    """Return a pool whose threads all run already. Raises MemoryError.
+    """Return a pool whose threads all run already. Raises as `start_thread`.
 
-    A thread that a later task would start, while others take memory, might die unnoticed.
+    A thread started by a later task, while others take memory, might die unnoticed.
     """
     pool = ThreadPoolExecutor(threads, name)
     barrier = threading.Barrier(threads, timeout=_START_SECONDS)
@@ -99,9 +101,9 @@ def in_batches(
 ) -> Generator[list[tuple[Item, Result]], None, None]:
     """Yield batches of items with their results, in order, made by `at_once` threads.
 
-    `items` are read as they are needed. Once `stopped` returns True, submitted batches are
-    dropped and the iterator ends; `work` may raise Interrupted from then on. Any other
-    exception of `work` is raised, and no batch begins after it.
+    `items` are read as they are needed. Once `stopped` returns True, the iterator drops the
+    submitted batches and ends. `work` may raise Interrupted from then on. The iterator raises
+    any other exception of `work`, after which no batch begins.
 
     Args:
         batch_size: Items in a batch, fewer if they are large.
@@ -113,7 +115,7 @@ def in_batches(
 
     def all_of(number: int, batch: Sequence[Item]) -> list[tuple[Item, Result]]:
         if any(earlier < number for earlier in failures):
-            # Not raised to the caller: the error of the batch that failed before this one is.
+            # The caller gets the error of the earlier batch instead.
             raise Interrupted("an earlier batch failed")
         try:
             return [(item, work(item)) for item in batch]
@@ -177,17 +179,17 @@ class _ErrorTrap:
 
 
 def result_or_error(work: Callable[[], Result]) -> Result | BaseException:
-    """Return the result of the work, or its error, of any kind, for another thread to raise."""
+    """Return the result of the work, or its error of any kind, which another thread may raise."""
     with _ErrorTrap() as trap:
         return work()
     return trap.error
 
 
 class Background(Generic[Result]):
-    """Work that another thread does meanwhile, and that nothing can cut short."""
+    """Work that another thread does, and that nothing can cut short."""
 
     def __init__(self, work: Callable[[], Result], name: str) -> None:
-        """Start the thread. Raises MemoryError."""
+        """Start the thread. Raises as `start_thread`."""
         self._results: list[Result | BaseException] = []
         self._thread = start_thread(lambda: self._results.append(result_or_error(work)), name)
 
@@ -199,10 +201,9 @@ class Background(Generic[Result]):
     def result(self, check: Callable[[], None] = lambda: None, grace: float = 0) -> Result:
         """Wait for the work and return its result, or raise its error.
 
-        The thread is left behind once `check`, called every POLL seconds, raises.
-
         Args:
-            grace: Seconds for the work to end by itself after that.
+            check: Called every POLL seconds. If it raises, the thread is left behind.
+            grace: Seconds for the work to end by itself before it is left behind.
         """
         try:
             while self._thread.is_alive():
@@ -233,15 +234,15 @@ class Task:
 
 
 class TaskQueue:
-    """Work done by the threads that wait for it, and by others started as they are needed.
+    """Tasks done by the thread that waits for them, and by helpers started as they are needed.
 
-    Where the system gives no further thread, work goes on with fewer. The first failure ends
-    all of it: no further task is begun, and whoever waits gets the error. Tasks are added and
-    waited for by one thread. No other thread outlives `close`, or the queue as a context.
+    Where the system gives no further thread, work goes on with fewer. After the first failure
+    no further task begins, and `finish` raises the error. Only one thread may add tasks and
+    wait for them. No helper outlives `close`, or the queue as a context.
     """
 
     def __init__(self, at_once: int, name: str) -> None:
-        """Start no thread yet. name: prefix of the threads' names."""
+        """Start no helper yet. at_once: tasks at a time. name: prefix of the helpers' names."""
         self._helpers = at_once - 1
         self._name = name
         self._changed = threading.Condition()
@@ -263,7 +264,7 @@ class TaskQueue:
             thread.join()
 
     def add(self, work: Callable[[], None]) -> Task:
-        """Add a task, which may begin once any task is waited for, but not after a failure."""
+        """Add a task. It may begin once any task is waited for, but not after a failure."""
         task = Task(work)
         with self._changed:
             if self._error is None:
@@ -286,7 +287,7 @@ class TaskQueue:
                 raise self._error
 
     def _start_helpers(self) -> None:
-        """Start a thread for each waiting task, as far as the limit and the system allow."""
+        """Start a helper for each waiting task, as far as the limit and the system allow."""
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         for _ in range(min(self._helpers - len(self._threads), len(self._waiting))):
             thread = start_further_thread(self._help, self._name)
@@ -313,10 +314,10 @@ class TaskQueue:
 
 
 def for_each(work: Callable[[Item], None], items: Iterable[Item], at_once: int, name: str) -> None:
-    """Call `work` for every item, `at_once` of them at a time; raise a failure.
+    """Call `work` for every item, `at_once` of them at a time. Raise its first failure.
 
-    After a failure no further item is begun, and those under way are waited for: no
-    thread outlives the call.
+    After a failure no further item begins, and the call waits for those under way. No
+    thread outlives it.
 
     Args:
         name: Prefix of the threads' names.
