@@ -1,9 +1,9 @@
 """Check and decode JPEG 2000 tiles.
 
-OpenSlide decodes such tiles with OpenJPEG. imagecodecs does the same without OpenSlide's other
-work. Only *plain* streams (see `tile_codec`) are decoded here. `Jpeg2000Tiles` leaves damaged
-ones and all others to OpenSlide. Sources: ITU-T T.800, and Aperio's TIFF compressions 33003
-and 33005.
+OpenSlide decodes such tiles with OpenJPEG. imagecodecs uses the same library, and spares
+OpenSlide's other work. Only *plain* streams (see `tile_codec`) are decoded here. `Jpeg2000Tiles`
+leaves damaged streams and all others to OpenSlide. Sources: ITU-T T.800, and Aperio's TIFF
+compressions 33003 and 33005.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from tcgamirror.model.errors import BadTile
 from tcgamirror.model.geometry import Size
 
 MAX_LAYERS = 64
-"""Most quality layers of a plain stream; scanners write one."""
+"""Most quality layers of a plain stream. Scanners write one."""
 
 JPEG_2000 = (Compression.JPEG_2000_YCBCR, Compression.JPEG_2000_RGB)
 """Compressions of JPEG 2000 tiles in a slide."""
 
 
 class Jpeg2000Tiles(TileReader):
-    """The tiles of a JPEG 2000 level, read without OpenSlide where imagecodecs decodes the same."""
+    """Tiles of a JPEG 2000 level, without OpenSlide where imagecodecs gives the same pixels."""
 
     def __init__(
         self, source: RandomAccess, tiled: TiledLevel, table: TileTable, others: TileReader
     ) -> None:
-        """Read a level. others: reads the tiles that need OpenSlide."""
+        """others: reads the tiles that need OpenSlide."""
         super().__init__(tiled.level.grid)
         self._source = source
         self._table = table
@@ -52,9 +52,9 @@ class Jpeg2000Tiles(TileReader):
 
 
 def decode_as_openslide(stream: bytes, tile: Size, *, rgb: bool) -> Pixels | None:
-    """Return the pixels of a plain stream; None if OpenSlide has to decode or to refuse it.
+    """Return the pixels of a stream; None if OpenSlide has to decode or refuse it.
 
-    rgb: whether its components are RGB by the TIFF directory. OpenSlide takes all others for YCbCr.
+    rgb: whether the TIFF directory says RGB. OpenSlide takes all other components for YCbCr.
     """
     # imagecodecs can only guess the colours of subsampled components.
     if not is_plain(stream, tile) or stream[_COMPONENTS] != _SAME_SIZE:
@@ -65,7 +65,7 @@ def decode_as_openslide(stream: bytes, tile: Size, *, rgb: bool) -> Pixels | Non
     try:
         pixels: Pixels = imagecodecs.jpeg2k_decode(stream, numthreads=1)
     except (RuntimeError, ImportError):
-        # Either may come of a lack of memory: the tile may be sound.
+        # The tile may be sound: a lack of memory may raise either error.
         return None
     return pixels if rgb else _to_rgb(pixels)
 
@@ -83,7 +83,7 @@ def decode_smaller(stream: bytes, scale: int, *, rgb: bool) -> Pixels:
     except (OSError, SyntaxError, ValueError) as error:
         raise BadTile(f"it cannot be decoded ({error})") from error
     pixels = np.asarray(image)
-    # Pillow itself converts subsampled YCbCr.
+    # Pillow converts subsampled YCbCr by itself.
     if not rgb and stream[_COMPONENTS] == _SAME_SIZE:
         pixels = _to_rgb(pixels)
     rest = scale >> reduction
@@ -124,15 +124,15 @@ _SIZE, _CODING, _COLOUR_CODING, _PART = 0xFF51, 0xFF52, 0xFF53, 0xFF90
 _HEADER = (_SIZE, _CODING, _COLOUR_CODING, 0xFF5C, 0xFF5D, 0xFF64)
 """Markers in the header of a plain stream; the last three are quantization and comments."""
 _COMPONENTS = slice(42, 51)
-"""Bytes of a stream with depth and subsampling of its components, in the first segment."""
+"""Bytes of a stream that tell the depth and subsampling of three components."""
 _SAME_SIZE = b"\7\1\1" * 3
-"""These bytes for components of 8 bits that are not subsampled."""
+"""The same bytes for 8-bit components that are not subsampled."""
 _PART_BYTES = 12
 """Bytes from a tile-part's marker to its data."""
 _DATA = b"\xff\x93"
 _END_OF_STREAM = b"\xff\xd9"
 _OWN_PRECINCTS = 1
-"""Flag of a coding style with precincts of its own size, not of the largest."""
+"""Flag of a coding style that sets the sizes of precincts. Without it they are the largest."""
 
 
 def _is_plain(stream: bytes, tile: Size) -> bool:
@@ -168,7 +168,7 @@ def _is_one_tile(segment: bytes, tile: Size) -> bool:
 
 
 def _decompositions(stream: bytes) -> int:
-    """Return how often the size of a plain stream can be halved by its decoder."""
+    """Return how often a decoder of this plain stream can halve the size."""
     place = 2
     while True:
         marker, length = struct.unpack_from(">HH", stream, place)

@@ -1,9 +1,9 @@
 """Resize rows of pixels by Lanczos, the same on every machine and in little memory.
 
 Each output pixel is a weighted sum of the inputs around it, down first and then across. Weights
-are multiples of 2**-14, and pixels whole numbers. Every sum therefore fits in the 24 bits of a
-float32 without rounding, so that neither its order nor the processor matters. Sums are products
-of small matrices, which takes half the time of Pillow's resize.
+are multiples of 2**-14, and pixels are whole numbers. Every sum therefore fits in the 24 bits of
+a float32 without rounding. So neither the order of a sum nor the processor matters. The sums are
+computed as products of small matrices, in half the time of Pillow's resize.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ REACH = 3
 """Inputs that the kernel spans on each side, per unit of downsample."""
 
 OUTPUTS = 16
-"""Outputs of one product. More of them have fewer inputs in common; of fewer, each product is so
+"""Outputs of one product. More outputs have fewer inputs in common. With fewer, products are so
 short that threads spend their time on taking turns."""
 
 MOST_INPUTS = Size(500, 300)
-"""Most inputs, across and down, that are resized at once, unless one product has more."""
+"""Most inputs, across and down, that are resized at once. One product may need more."""
 
 WEIGHED_AT_ONCE = 8192
-"""Outputs whose weights are computed at once, in many times the memory of their matrices."""
+"""Most outputs whose weights are computed at once, as that takes many times their memory."""
 
 _UNIT = 1 << 14
 
@@ -40,10 +40,10 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """Weights of all outputs along one axis, those of `OUTPUTS` neighbours in one matrix.
+    """Weights of all outputs along one axis. Those of `OUTPUTS` neighbours form one matrix.
 
-    firsts, stops: the inputs of each matrix, a half-open range. matrices: of shape (matrices,
-    inputs, outputs), 0 beyond the last input and output. outputs: number of all outputs.
+    firsts, stops: the first input of each matrix, and the one after its last. matrices: of shape
+    (matrices, inputs, outputs), 0 beyond the last input and output. outputs: number of all.
     """
 
     firsts: Sequence[int]
@@ -56,7 +56,7 @@ class Kernels:
         return bisect_right(self.stops, stop)
 
     def first_needed(self, stop: int) -> int:
-        """Return the first input, at most `stop`, of the matrices that need any from there on."""
+        """Return the first input needed by matrices that are not ready at `stop`, or `stop`."""
         ready = self.count_ready(stop)
         return min(stop, self.firsts[ready]) if ready < len(self.firsts) else stop
 
@@ -72,7 +72,7 @@ class Kernels:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Neighbouring matrices of an axis."""
+    """Neighbouring matrices of an axis. numbers: their places in `kernels`."""
 
     kernels: Kernels
     numbers: range
@@ -97,7 +97,7 @@ class Part:
 
 
 def build_kernels(length: int, span: float, count: int) -> Kernels:
-    """Return the kernels of `count` outputs that cover `span` of `length` inputs."""
+    """Return the kernels of `count` outputs that cover the first `span` of `length` inputs."""
     scale = span / count
     width = max(scale, 1.0)
     centres = (np.arange(count) + 0.5) * scale
@@ -114,7 +114,7 @@ def build_kernels(length: int, span: float, count: int) -> Kernels:
         used = (np.abs(distances) < REACH) & (inputs < stops[batch, None])
         weights = np.where(used, np.sinc(distances) * np.sinc(distances / REACH), 0)
         weights = np.rint(weights / weights.sum(axis=1, keepdims=True) * _UNIT)
-        # The weights of an output add up to 1, so that an even colour stays as it is.
+        # Makes the weights of each output add up to 1, so that an even colour stays as it is.
         weights[np.arange(len(weights)), weights.argmax(axis=1)] += _UNIT - weights.sum(axis=1)
         output = first + used.nonzero()[0]
         number = output // OUTPUTS
@@ -128,8 +128,8 @@ def resize(
     """Yield the image of `size` in strips.
 
     Args:
-        rows: all of the input.
-        length: pixels of the input.
+        rows: of the whole input.
+        length: columns and rows of the input.
         span: columns and rows of the input that the image covers.
     """
     across = build_kernels(length.width, span[0], size.width)
@@ -171,7 +171,7 @@ def _resize_block(
     lines = memory[0].array(rows, 3 * columns)
     tall = memory[1].array(3 * columns, height)
     wide = memory[2].array(3 * height, width)
-    # Each product transposes its input, so that the next one finds its inputs in whole rows.
+    # Each product transposes its values, so that the inputs of the next one are whole rows.
     lines.reshape(block.shape)[...] = block
     _multiply(lines, down, tall)
     _multiply(tall.reshape(columns, 3 * height), across, wide)
@@ -179,7 +179,7 @@ def _resize_block(
 
 
 def _multiply(values: Floats, by: Part, out: Floats) -> None:
-    """Set `out`, of shape (columns, outputs), to the rounded outputs of rows of values."""
+    """Set `out`, of shape (columns, outputs), to the outputs of each column, as whole pixels."""
     for inputs, outputs, matrix in by.matrices():
         np.matmul(values[inputs].T, matrix, out=out[:, outputs])
     np.rint(out, out=out)

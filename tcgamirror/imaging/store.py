@@ -28,7 +28,7 @@ _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class Store:
     """The image files of one mirror.
 
-    scratch: Directory of an image while it is written; None for the image's own directory.
+    scratch: Directory that holds an image while it is written; None for the image's own.
     """
 
     scratch: Path | None = None
@@ -62,8 +62,9 @@ class Store:
         A TIFF of a level that is not resampled gets copies of the slide's tiles, if these can be
         copied.
 
-        In any other file the metadata come before the pixels, with the number of patched tiles.
-        A tile that does not decode then makes that number too low. The image is written again.
+        In any other file the metadata come before the pixels, and tell the number of patched
+        tiles. If a tile then turns out not to decode, that number is too low, and the image is
+        written again.
 
         Args:
             turn: Held while the image is made, and released before the file is forced to the
@@ -122,7 +123,7 @@ class Store:
 
 
 def begin_imports() -> None:
-    """Have another thread import what `Store.write` and its readers need: 0.1 s, mostly numpy."""
+    """Have another thread import what `Store.write` needs, which takes 0.1 s, mostly for numpy."""
 
     def import_all() -> None:
         for name in ("level_reader", "resample", "image_writer", "copied_tiff"):
@@ -145,7 +146,7 @@ def former_path(old: str | None, new: str) -> str | None:
 
 
 def _pass_to(add: Callable[[memoryview], None], strips: Iterable[Pixels]) -> Iterator[Pixels]:
-    """Yield the strips, and pass the bytes of each to `add` before."""
+    """Yield the strips, after passing the bytes of each to `add`."""
     for strip in strips:
         add(strip.data)
         yield strip
