@@ -6,8 +6,7 @@ blank ones (see `patched_tiles`), and those that are not plain (see `tile_codec`
 OpenSlide decodes JPEG 2000 only in a slide of Aperio's. The description of such an image
 therefore begins like Aperio's, and has the metadata in a property of it.
 
-Reduced levels are JPEG, each at a quarter of the level above. Copied JPEG 2000 tiles sample the
-first pixel of four along each axis, JPEG tiles the centre.
+Reduced levels are JPEG, each at a quarter of the level above.
 """
 
 from __future__ import annotations

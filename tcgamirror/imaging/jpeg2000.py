@@ -8,13 +8,11 @@ compressions 33003 and 33005.
 
 from __future__ import annotations
 
-import io
 import struct
 
 import numpy as np
-from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
-from tcgamirror.imaging.decode import Pixels, TileReader, area_average
+from tcgamirror.imaging.decode import Pixels, TileReader
 from tcgamirror.imaging.svs import Compression, TiledLevel, TileTable
 from tcgamirror.imaging.tiff import RandomAccess
 from tcgamirror.model.errors import BadTile
@@ -56,38 +54,33 @@ def decode_as_openslide(stream: bytes, tile: Size, *, rgb: bool) -> Pixels | Non
 
     rgb: whether the TIFF directory says RGB. OpenSlide takes all other components for YCbCr.
     """
-    # imagecodecs can only guess the colours of subsampled components.
+    # Pillow could give subsampled components as they are, but never decodes two tiles at once.
     if not is_plain(stream, tile) or stream[_COMPONENTS] != _SAME_SIZE:
         return None
+    try:
+        return decode_plain(stream, rgb=rgb)
+    except BadTile:
+        return None
+
+
+def decode_plain(stream: bytes, *, rgb: bool) -> Pixels:
+    """Return the pixels of a plain stream, those of YCbCr 4:2:2 within a grey level of OpenSlide's.
+
+    Raises BadTile for other subsampling, for a damaged stream, and if memory is short.
+    """
+    subsampled = stream[_COMPONENTS] != _SAME_SIZE
+    if subsampled and (rgb or stream[_COMPONENTS] != _HALF_WIDTH):
+        raise BadTile("its components are subsampled as in no slide")
     # Imported late, because few slides need it.
     import imagecodecs
 
     try:
         pixels: Pixels = imagecodecs.jpeg2k_decode(stream, numthreads=1)
-    except (RuntimeError, ImportError):
+    except (RuntimeError, ImportError) as error:
         # The tile may be sound: a lack of memory may raise either error.
-        return None
-    return pixels if rgb else _to_rgb(pixels)
-
-
-def decode_smaller(stream: bytes, scale: int, *, rgb: bool) -> Pixels:
-    """Return the pixels of a plain stream, each side divided by `scale`. Raises BadTile.
-
-    scale: a power of two.
-    """
-    reduction = min(scale.bit_length() - 1, _decompositions(stream))
-    try:
-        with Jpeg2KImageFile(io.BytesIO(stream)) as image:
-            image.reduce = reduction
-            image.load()
-    except (OSError, SyntaxError, ValueError) as error:
         raise BadTile(f"it cannot be decoded ({error})") from error
-    pixels = np.asarray(image)
-    # Pillow converts subsampled YCbCr by itself.
-    if not rgb and stream[_COMPONENTS] == _SAME_SIZE:
-        pixels = _to_rgb(pixels)
-    rest = scale >> reduction
-    return area_average(pixels, rest, rest)
+    # imagecodecs converts subsampled YCbCr by itself.
+    return pixels if rgb or subsampled else _to_rgb(pixels)
 
 
 def is_plain(stream: bytes, tile: Size) -> bool:
@@ -127,6 +120,8 @@ _COMPONENTS = slice(42, 51)
 """Bytes of a stream that tell the depth and subsampling of three components."""
 _SAME_SIZE = b"\7\1\1" * 3
 """The same bytes for 8-bit components that are not subsampled."""
+_HALF_WIDTH = b"\7\1\1" + b"\7\2\1" * 2
+"""The same bytes for 4:2:2, whose second and third component are half as wide as the first."""
 _PART_BYTES = 12
 """Bytes from a tile-part's marker to its data."""
 _DATA = b"\xff\x93"
@@ -165,16 +160,6 @@ def _is_one_tile(segment: bytes, tile: Size) -> bool:
         and components == 3
         and all(segment[36 + 3 * number] == 7 for number in range(3))
     )
-
-
-def _decompositions(stream: bytes) -> int:
-    """Return how often a decoder of this plain stream can halve the size."""
-    place = 2
-    while True:
-        marker, length = struct.unpack_from(">HH", stream, place)
-        if marker == _CODING:
-            return stream[place + 9]
-        place += 2 + length
 
 
 def _is_simple_coding(segment: bytes) -> bool:

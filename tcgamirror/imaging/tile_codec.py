@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from tcgamirror.imaging.decode import WHITE, Pixels, decode_jpeg_tile
-from tcgamirror.imaging.jpeg2000 import JPEG_2000, decode_smaller, is_plain
+from tcgamirror.imaging.decode import WHITE, Pixels, area_average, decode_jpeg_tile
+from tcgamirror.imaging.jpeg2000 import JPEG_2000, decode_plain, is_plain
 from tcgamirror.imaging.svs import Compression, Photometric
 from tcgamirror.imaging.tiff_writer import TILE
 from tcgamirror.model.geometry import Size
@@ -71,12 +71,14 @@ class TileCodec:
     def decode(self, stream: bytes, scale: int) -> Pixels:
         """Return the pixels of a plain stream, each side divided by `scale`. Raises BadTile.
 
-        scale: 1, 2, 4 or 8. At 1 every coefficient is read, in a JPEG always.
+        scale: 1, 2, 4 or 8. Every coefficient is read at each of them.
         """
         if self.is_jpeg:
             rgb = self.photometric == Photometric.RGB
             return decode_jpeg_tile(stream, self.tables, self.tile, rgb=rgb, scale=scale)
-        return decode_smaller(stream, scale, rgb=self.compression == Compression.JPEG_2000_RGB)
+        # A wavelet's own reduction lies at the first of the pixels, not at their centre.
+        rgb = self.compression == Compression.JPEG_2000_RGB
+        return area_average(decode_plain(stream, rgb=rgb), scale, scale)
 
     def encode(
         self, pixels: Pixels | None, subsampling: Subsampling, quality: int = REENCODED_QUALITY

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tcgamirror.imaging.decode import OpenSlideTiles, Pixels, TileReader
-from tcgamirror.imaging.jpeg2000 import Jpeg2000Tiles, decode_as_openslide, decode_smaller
+from tcgamirror.imaging.jpeg2000 import Jpeg2000Tiles, decode_as_openslide, decode_plain, is_plain
 from tcgamirror.imaging.single_level import write_single_level
 from tcgamirror.imaging.svs import Svs, TileTable
 from tcgamirror.model.errors import BadTile
@@ -123,19 +123,35 @@ def test_other_streams_are_left_to_openslide(name: str) -> None:
     assert decode_as_openslide(OTHERS[name], J2K.tile, rgb=True) is None
 
 
-def test_a_comment_that_looks_like_the_coding_is_passed_over() -> None:
-    whole = jpeg_2000(num_resolutions=3)
-    size_end = 4 + int.from_bytes(whole[4:6], "big")
-    comment = b"\xff\x64\0\x10\0\1\xff\x52" + bytes(10)
-    stream = whole[:size_end] + comment + whole[size_end:]
-    expected = decode_smaller(whole, 4, rgb=True)
-    assert same(decode_smaller(stream, 4, rgb=True), expected)
-
-
-def test_subsampled_colours_are_left_to_openslide(capfd: pytest.CaptureFixture[str]) -> None:
-    """imagecodecs makes another RGB of them, and prints."""
-    assert decode_as_openslide(SUBSAMPLED, Size(16, 16), rgb=False) is None
+def test_subsampled_colours_are_openslides_within_a_grey_level(
+    by_openslide: ByOpenSlide, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(7)
+    tile, decoded, refused = Size(16, 16), 0, 0
+    for number in range(300):
+        stream = bytearray(SUBSAMPLED)
+        for place in rng.integers(2, len(stream), min(number, 2)):
+            stream[place] = int(rng.integers(256))
+        if not is_plain(bytes(stream), tile):
+            continue
+        try:
+            found = decode_plain(bytes(stream), rgb=False)
+        except BadTile:
+            refused += 1
+            continue
+        expected = by_openslide(bytes(stream), "j2k-ycbcr", tile)
+        assert expected is not None and np.abs(found.astype(int) - expected).max() <= 1
+        decoded += 1
+    assert decoded > 100 and refused > 20
+    assert decode_as_openslide(SUBSAMPLED, tile, rgb=False) is None
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("stream", "rgb"), [(SUBSAMPLED, True), (OTHERS["subsampled"], False)])
+def test_other_subsampled_colours_are_not_decoded(stream: bytes, *, rgb: bool) -> None:
+    """OpenSlide knows the colours, imagecodecs guesses them."""
+    with pytest.raises(BadTile, match="as in no slide"):
+        decode_plain(stream, rgb=rgb)
 
 
 def test_a_decoder_that_could_not_be_loaded_leaves_tiles_to_openslide(

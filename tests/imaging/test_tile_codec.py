@@ -104,7 +104,8 @@ def test_subsampled_jpeg_2000_has_its_colours() -> None:
     down, across = np.mgrid[:16, :16]
     expected = np.stack([across * 15, down * 15, 200 - across * 6], axis=-1)
     assert np.abs(codec.decode(SUBSAMPLED, 1) - expected).mean() < 5
-    assert np.abs(codec.decode(SUBSAMPLED, 8).astype(int) - expected[::8, ::8]).max() < 50
+    mean = expected.reshape(2, 8, 2, 8, 3).mean(axis=(1, 3))
+    assert np.abs(codec.decode(SUBSAMPLED, 8) - mean).max() < 5
 
 
 def scans(stream: bytes) -> bytes:
