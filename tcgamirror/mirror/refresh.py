@@ -87,8 +87,13 @@ def from_gdc(
             return {}
 
     def merge(slides: Iterator[Slide]) -> MergeCounts:
-        # Requests the listing before the release is waited for.
-        first = list(islice(slides, 1))
+        try:
+            # Requests the listing before the release is waited for.
+            first = list(islice(slides, 1))
+        except NetworkError:
+            # The error of another kind of server reads better for the release.
+            reading.result()
+            raise
         return catalogue.listing.merge(
             ListingStream(reading.result(), chain(first, slides)),
             now,

@@ -197,12 +197,13 @@ def test_the_first_listing_does_not_wait_for_its_release(
     """Which is needed all the same: without it nothing is listed."""
     with StandIn(small_slides) as gdc:
         root = made(tmp_path / "m", gdc, slides=3)
-        gdc.faults.add(Fault("/status", "stall"))
-        refused = run("--mirror", root, "refresh")
-        assert refused.code == 4 and "/status" in refused.err
-        assert gdc.requests("/files")
-        assert column(root, "select count(*) from slides") == [0]
-        gdc.faults.clear()
-        gdc.clear()
+        for fault in (Fault("/status", "stall"), Fault("/", "html")):
+            gdc.clear()
+            gdc.faults.add(fault)
+            refused = run("--mirror", root, "refresh")
+            assert refused.code == 4 and "/status" in refused.err
+            assert gdc.requests("/files")
+            assert column(root, "select count(*) from slides") == [0]
+            gdc.faults.clear()
         went_well("--mirror", root, "refresh")
         assert column(root, "select count(*) from slides") == [len(small_slides)]
