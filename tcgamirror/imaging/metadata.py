@@ -110,7 +110,7 @@ def parse_metadata(text: str) -> ImageMetadata:
     if not text:
         raise Damaged("it has no metadata of this program inside")
     try:
-        metadata = json.loads(text, parse_constant=_refuse_constant)
+        metadata = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise Damaged("its metadata are not JSON") from error
     if not isinstance(metadata, dict):
@@ -118,19 +118,25 @@ def parse_metadata(text: str) -> ImageMetadata:
     mpp = _base_mpp(metadata)
     return ImageMetadata(
         slide=_slide(metadata),
-        source=_value(metadata, "source", fields.one_of(SOURCES)),
-        level=_value(metadata, "level", fields.whole(0, MAX_LEVELS - 1)),
-        level_downsample=_value(metadata, "level_downsample", fields.number(0.99, MAX_DOWNSAMPLE)),
+        source=_value(metadata, "source", _SOURCE),
+        level=_value(metadata, "level", _LEVEL),
+        level_downsample=_value(metadata, "level_downsample", _DOWNSAMPLE),
         mpp=mpp,
         mpp_x=_resolution(metadata, "mpp_x", mpp),
         mpp_y=_resolution(metadata, "mpp_y", mpp),
         resample=_optional(metadata, "resample", Resample),
-        patched_tiles=_optional(metadata, "patched_tiles", fields.whole(0, MAX_TILES)),
+        patched_tiles=_optional(metadata, "patched_tiles", _TILES),
     )
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_SOURCE, _LEVEL = fields.one_of(SOURCES), fields.whole(0, MAX_LEVELS - 1)
+_DOWNSAMPLE, _TILES = fields.number(0.99, MAX_DOWNSAMPLE), fields.whole(0, MAX_TILES)
+_BASE_MPP = fields.number(*PLAUSIBLE_MPP)
 
 
 def _slide(metadata: Json) -> Slide:
@@ -170,7 +176,7 @@ def _base_mpp(metadata: Json) -> Mpp:
     source = _value(metadata, "mpp_source", MppSource)
     if source is MppSource.UNKNOWN:
         return Mpp(_optional(metadata, "base_mpp", _refuse_value), source)
-    return Mpp(_value(metadata, "base_mpp", fields.number(*PLAUSIBLE_MPP)), source)
+    return Mpp(_value(metadata, "base_mpp", _BASE_MPP), source)
 
 
 def _resolution(metadata: Json, key: str, base: Mpp) -> float | None:
