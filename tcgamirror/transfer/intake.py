@@ -26,7 +26,7 @@ from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.errors import BadExport, ChecksumMismatch, Damaged
 from tcgamirror.model.slide import Status
 from tcgamirror.system.files import disk_errors, partial_path, sync_paths
-from tcgamirror.system.parallel import in_batches
+from tcgamirror.system.parallel import in_batches, thread_count
 from tcgamirror.transfer.fetching import (
     BATCH_BYTES,
     ImageSource,
@@ -35,7 +35,7 @@ from tcgamirror.transfer.fetching import (
     find_or_fetch,
 )
 
-_THREADS = 4
+_MAX_THREADS = 4
 """More of them take turns from the thread that records, which small images wait for."""
 
 _BATCH_IMAGES = 256
@@ -109,7 +109,7 @@ class Intake:
             for batch in in_batches(
                 self._obtain,
                 images,
-                at_once=_THREADS,
+                at_once=thread_count(_MAX_THREADS),
                 batch_size=_BATCH_IMAGES,
                 size_of=lambda incoming: incoming.image.bytes,
                 ended=self.ended,
