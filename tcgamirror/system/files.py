@@ -141,10 +141,15 @@ def check_writable(folder: Path) -> None:
 
 def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file for reading. Raises OSError for anything else; a pipe does not block."""
+    return BufferedReader(open_unbuffered(path))
+
+
+def open_unbuffered(path: str | Path) -> FileIO:
+    """Open a file as `open_regular` does, to read it in large pieces."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode):
-        return os.fdopen(handle, "rb")
+        return FileIO(handle)
     os.close(handle)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

@@ -8,13 +8,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from io import BufferedReader
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
 from tcgamirror.catalogue.images import Image
 from tcgamirror.model.errors import Damaged
-from tcgamirror.system.files import open_file_digest, open_regular
+from tcgamirror.system.files import open_file_digest, open_unbuffered
 from tcgamirror.transfer.archive.format import read_errors
 
 IN_MEMORY_BYTES = 1 << 17
@@ -32,7 +32,7 @@ class FileContent(NamedTuple):
     data: all bytes; of a large file, the file itself, open at its start.
     """
 
-    data: bytes | BufferedReader
+    data: bytes | FileIO
     size: int
     sha256: str
     mtime_ns: int
@@ -68,7 +68,7 @@ class FileContent(NamedTuple):
 
     def close(self) -> None:
         """Close the file of content that was not written."""
-        if isinstance(self.data, BufferedReader):
+        if isinstance(self.data, FileIO):
             self.data.close()
 
 
@@ -82,7 +82,7 @@ def read_content(path: str | Path, sha256: str | None = None) -> FileContent | N
         None if there is no regular file, it cannot be read, or it has another digest.
     """
     with suppress(OSError), ExitStack() as stack:
-        file = stack.enter_context(open_regular(path))
+        file = stack.enter_context(open_unbuffered(path))
         status = os.fstat(file.fileno())
         if status.st_size <= IN_MEMORY_BYTES:
             data = file.read(status.st_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import threading
@@ -19,7 +20,6 @@ from tcgamirror.model.slide import ImageFormat
 from tcgamirror.system.files import (
     PIECE,
     make_folder,
-    open_file_digest,
     open_regular,
     partial_path,
 )
@@ -78,7 +78,8 @@ def fetch_to_partial(source: ImageSource, image: Image, part: str, check: Check)
     is_small = image.bytes <= _IN_MEMORY
     try:
         with FileIO(_open_partial(part), "r+") as raw:
-            file = BytesIO(raw.read(image.bytes)) if is_small else BufferedRandom(raw, PIECE)
+            kept = raw.read(image.bytes) if is_small else None
+            file = BufferedRandom(raw, PIECE) if kept is None else BytesIO(kept)
             with file:
                 size = file.seek(0, os.SEEK_END)
                 # A part may be of an older image.
@@ -94,8 +95,9 @@ def fetch_to_partial(source: ImageSource, image: Image, part: str, check: Check)
                     tries -= 1
                     source.fetch(image, file)
                 if isinstance(file, BytesIO):
-                    raw.seek(0)
-                    raw.truncate()
+                    if kept:
+                        raw.seek(0)
+                        raw.truncate()
                     # On a full disk, `raw` alone would write a part and raise nothing.
                     with BufferedWriter(raw) as whole:
                         whole.write(file.getbuffer())
@@ -121,7 +123,7 @@ def _is_checked(file: _Content, image: Image, check: Check) -> bool:
     if file.seek(0, os.SEEK_END) != image.bytes:
         return False
     file.seek(0)
-    if open_file_digest(file, "sha256") != image.sha256:
+    if hashlib.file_digest(file, "sha256").hexdigest() != image.sha256:
         return False
     check(file, image)
     return True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -118,14 +119,18 @@ class Member(NamedTuple):
     offset: int = 0
 
 
-def read_pieces(read: Callable[[int], bytes], name: str, size: int) -> Iterator[bytes]:
-    """Yield `size` bytes of a member. Raises BadExport if it is shorter or cannot be read."""
-    while size:
+def read_pieces(handle: int, name: str, size: int, offset: int = 0) -> Iterator[bytes]:
+    """Yield `size` bytes of an open file from an offset on, with any number of threads at it.
+
+    Raises BadExport, with this name, if the file is shorter or cannot be read.
+    """
+    end = offset + size
+    while offset < end:
         with read_errors(name):
-            piece = read(min(size, PIECE))
+            piece = os.pread(handle, min(end - offset, PIECE), offset)
         if not piece:
             raise BadExport(f"{name} is cut off")
-        size -= len(piece)
+        offset += len(piece)
         yield piece
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import weakref
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -108,6 +110,11 @@ class Export:
         self._folder = folder
         self._tree = Tree(self._path) if self._path.is_dir() else None
         self.members = _members_of(self._path)
+        if self._tree is None:
+            # Opened once, because that takes as long as to read a small image.
+            with read_errors(self._path.name):
+                self._archive = FileIO(self._path)
+            weakref.finalize(self, self._archive.close)
         self.sums: Mapping[str, str] = {}
         if SUMS in self.members:
             self.sums = read_sums(self.copy(SUMS), f"{SUMS} in it")
@@ -144,10 +151,10 @@ class Export:
     def _pieces(self, member: Member, start: int = 0) -> Iterator[bytes]:
         """Yield a file of the export, from a position on."""
         with read_errors(member.name):
-            opened = FileIO(self._path) if self._tree is None else self._tree.open(member.name)
+            opened = self._tree.open(member.name) if self._tree else nullcontext(self._archive)
         with opened as file:
-            file.seek(member.offset + start)
-            yield from read_pieces(file.read, member.name, member.size - start)
+            left, offset = member.size - start, member.offset + start
+            yield from read_pieces(file.fileno(), member.name, left, offset)
 
 
 def _members_of(path: Path) -> dict[str, Member]:

@@ -173,7 +173,7 @@ class DirectoryMirror(FileMirror):
                 size = os.fstat(source.fileno()).st_size
                 if size > max_bytes:
                     raise Damaged(f"{path} has {size:,} bytes, more than any has")
-                file.writelines(read_pieces(source.read, str(path), size))
+                file.writelines(read_pieces(source.fileno(), str(path), size))
         except OSError as error:
             raise UsageError(
                 f"{path}: cannot be read ({error.strerror}). Replace it, or change its permissions"
@@ -183,9 +183,9 @@ class DirectoryMirror(FileMirror):
     def _pieces(self, image: Image, offset: int) -> Iterator[bytes]:
         try:
             with self._tree.open(image.path) as source:
-                check_size(image, os.fstat(source.fileno()).st_size)
-                source.seek(offset)
-                while offset < image.bytes and (piece := source.read(self._rate.piece)):
+                handle, most = source.fileno(), self._rate.piece
+                check_size(image, os.fstat(handle).st_size)
+                while offset < image.bytes and (piece := os.pread(handle, most, offset)):
                     yield piece
                     offset += len(piece)
         except FileNotFoundError as error:
