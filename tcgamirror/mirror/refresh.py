@@ -16,7 +16,7 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.listing import ListingStream, MergeCounts
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.model.errors import NetworkError
+from tcgamirror.model.errors import Interrupted, NetworkError
 from tcgamirror.model.labels import SlideLabels
 from tcgamirror.model.slide import Slide
 from tcgamirror.model.text import timestamp
@@ -146,7 +146,11 @@ def from_manifest(
 
 
 def look_up(
-    catalogue: Catalogue, settings: Settings, shutdown: Shutdown, warn: Callable[[str], None]
+    catalogue: Catalogue,
+    client: HttpClient,
+    settings: Settings,
+    shutdown: Shutdown,
+    warn: Callable[[str], None],
 ) -> None:
     """Look up what a manifest does not tell of its slides; leave it to a later run if that fails.
 
@@ -164,9 +168,12 @@ def look_up(
     if not file_ids or catalogue.fact(_NOT_FOUND) == digest_of(file_ids):
         return
     try:
-        with open_brief_client(settings, shutdown) as client:
-            slides = list(gdc.find_slides(client, settings.api, "file_id", file_ids))
-    except NetworkError as error:
+        brief = with_one_brief_try(client, settings)
+        slides = list(gdc.find_slides(brief, settings.api, "file_id", file_ids))
+    except (NetworkError, Interrupted) as error:
+        # Without a request to stop, --time-limit interrupted it.
+        if shutdown.requested:
+            raise
         warn(f"projects and sites of the manifest's slides are looked up another time ({error})")
         return
     catalogue.listing.complete(slides)
@@ -234,12 +241,11 @@ def put_labels(catalogue: Catalogue, reader: LabelReader, check: Callable[[], No
     catalogue.set_fact(_LABELS, reader.listing)
 
 
-def open_brief_client(settings: Settings, shutdown: Shutdown) -> HttpClient:
-    """Return a client for what a manifest's mirror can do without: it tries once, and briefly."""
+def with_one_brief_try(client: HttpClient, settings: Settings) -> HttpClient:
+    """Return the client with timeouts for what a manifest's mirror can do without."""
     usual = settings.timeouts
     connect, first_byte = (min(_BRIEF_SECONDS, x) for x in (usual.connect, usual.first_byte))
-    brief = replace(usual, tries=1, connect=connect, first_byte=first_byte)
-    return open_client(replace(settings, timeouts=brief), shutdown)
+    return client.with_timeouts(replace(usual, tries=1, connect=connect, first_byte=first_byte))
 
 
 def open_client(

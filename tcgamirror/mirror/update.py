@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -215,7 +215,7 @@ def _refresh(run: Run, options: UpdateOptions) -> MergeCounts | None:
         merged = refresh.from_manifest(
             run.catalogue, Path(settings.manifest), accept_shrink=accept, warn=progress.note
         )
-        refresh.look_up(run.catalogue, settings, run.shutdown, progress.note)
+        refresh.look_up(run.catalogue, run.client, settings, run.shutdown, progress.note)
         return merged
     progress.listing(0, 0)
     return refresh.from_gdc(
@@ -259,20 +259,19 @@ def _reading_labels(run: Run, options: UpdateOptions) -> Iterator[refresh.LabelR
     """Begin to read the slides' labels if they are due. An error in the block stops the run."""
     settings = run.mirror.settings
     of_manifest = settings.manifest is not None
-    brief = refresh.open_brief_client(settings, run.shutdown) if of_manifest else None
-    with brief or nullcontext(run.client) as client:
-        reader = refresh.begin_labels(
-            run.catalogue,
-            client,
-            settings.api,
-            of_manifest=of_manifest,
-            force=options.force_refresh,
-        )
-        try:
-            yield reader
-        except BaseException:
-            run.shutdown.force()
-            raise
+    client = refresh.with_one_brief_try(run.client, settings) if of_manifest else run.client
+    reader = refresh.begin_labels(
+        run.catalogue,
+        client,
+        settings.api,
+        of_manifest=of_manifest,
+        force=options.force_refresh,
+    )
+    try:
+        yield reader
+    except BaseException:
+        run.shutdown.force()
+        raise
 
 
 def _put_labels(run: Run, reader: refresh.LabelReader | None, *, wait: bool) -> None:

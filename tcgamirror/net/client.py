@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException
@@ -64,6 +65,14 @@ class Part:
     total: int
 
 
+@dataclass(slots=True)
+class _End:
+    """The end of a run's pauses, and of its requests too if `requests` is set."""
+
+    is_reached: Callable[[], bool] = lambda: False
+    requests: bool = False
+
+
 class HttpClient:
     """An HTTP client for any number of threads.
 
@@ -91,8 +100,7 @@ class HttpClient:
         self._sharers = 1
         self._stop = stop or threading.Event()
         self._on_pause = on_pause
-        self._pauses_end: Callable[[], bool] = lambda: False
-        self._requests_end = False
+        self._end = _End()
         self._rate = RateLimit(rate, self._stop)
         self._random = random.Random()
         self._lock = threading.Lock()
@@ -134,7 +142,13 @@ class HttpClient:
         Args:
             requests: Raise it in every request, too.
         """
-        self._pauses_end, self._requests_end = over, requests
+        self._end.is_reached, self._end.requests = over, requests
+
+    def with_timeouts(self, timeouts: Timeouts) -> HttpClient:
+        """Return this client with other timeouts. Both share connections, pauses, rate and end."""
+        other = copy(self)
+        other._timeouts = timeouts
+        return other
 
     def ask(
         self,
@@ -300,7 +314,7 @@ class HttpClient:
         host = self._host(url)
         while not host.acquire():
             self._check_stop(url)
-            if host.pause_left > 0 and self._pauses_end():
+            if host.pause_left > 0 and self._end.is_reached():
                 raise Interrupted(f"stopped during a pause of all requests to {host.name}")
         try:
             self._check_stop(url)
@@ -325,11 +339,11 @@ class HttpClient:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             self._stop.wait(min(left, POLL))
-            if self._is_over() or (is_pause and self._pauses_end()):
+            if self._is_over() or (is_pause and self._end.is_reached()):
                 raise Interrupted(f"stopped while waiting to ask again: {error}") from error
 
     def _is_over(self) -> bool:
-        return self._stop.is_set() or (self._requests_end and self._pauses_end())
+        return self._stop.is_set() or (self._end.requests and self._end.is_reached())
 
     def _check_stop(self, url: str) -> None:
         if self._is_over():

@@ -243,7 +243,7 @@ def test_no_thread_reads_labels_after_an_error(root: Path, gdc: StandIn) -> None
     options = UpdateOptions(refresh=True, fetch=FetchOptions())
     with pytest.raises(UsageError, match="no slide is sampled yet"):
         run_update(mirror, "update", options, ProgressDisplay(quiet=True), Shutdown())
-    assert "labels" not in {thread.name for thread in threading.enumerate()}
+    until(lambda: "labels" not in {thread.name for thread in threading.enumerate()})
 
 
 def test_labels_are_shown_and_queried(tmp_path: Path, small_slides: tuple[Listed, ...]) -> None:

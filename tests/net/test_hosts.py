@@ -21,7 +21,8 @@ from tcgamirror.model.errors import Interrupted, NetworkError, NotFound, ServerE
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.hosts import LEAST_CONNECTIONS, LONGEST_PAUSE, RESETS, Host
 from tcgamirror.net.proxies import Route
-from tests.gdc import Fault, StandIn
+from tests.gdc import Fault, Listed, StandIn
+from tests.gdc.listing import manifest
 from tests.support.command import ended, run, started, went_well
 from tests.support.mirrors import column, made, rewrite, until
 from tests.support.raw_server import (
@@ -196,6 +197,15 @@ def test_a_pause_ends_at_once_with_the_run(how: str) -> None:
         assert len(server.requests) == 1
 
 
+def test_a_client_with_other_timeouts_shares_pauses_and_their_end() -> None:
+    with RawServer(BUSY) as server, HttpClient(timeouts=replace(ONCE, pause=LONG)) as client:
+        other = client.with_timeouts(QUICK)
+        asks(client, server)
+        client.end_pauses_when(lambda: True)
+        with pytest.raises(Interrupted, match="pause"):
+            other.json(server.url())
+
+
 # By the command ------------------------------------------------------------------------
 
 
@@ -248,6 +258,25 @@ def test_a_time_limit_ends_what_a_server_makes_wait(
     assert ("labels: not read (stopped" in result.err) == (asked == "labels")
     assert ("listing: not read within --time-limit" in result.err) == (asked == "listing")
     assert pending(root) == [0 if asked == "labels" else 4]
+
+
+@pytest.mark.parametrize("asked", ["projects", "labels"])
+def test_a_time_limit_ends_what_a_manifests_mirror_can_do_without(
+    tmp_path: Path, small_gdc: StandIn, small_slides: tuple[Listed, ...], asked: str
+) -> None:
+    path = tmp_path / "manifest.txt"
+    path.write_text(manifest(small_slides[:4]))
+    root = made(tmp_path / "m", small_gdc, "--manifest", str(path))
+    if asked == "labels":
+        rewrite(root, "^labels = .*", "labels = false")
+        went_well("--mirror", root, "update")
+        rewrite(root, "^labels = .*", "labels = true")
+    rewrite(root, "^(first_byte|stall) = .*\n(.*\n)?", f"first_byte = {LONG}\nstall = {LONG}\n")
+    small_gdc.faults.add(Fault("/files", "stall", after=0))
+    result = run("--mirror", root, "update", "--time-limit", "4s", timeout=20)
+    assert result.code == 0, result
+    assert ("are looked up another time (stopped" in result.err) == (asked == "projects")
+    assert pending(root) == [4 if asked == "projects" else 0]
 
 
 def test_one_ctrl_c_ends_the_pause(tmp_path: Path, small_gdc: StandIn) -> None:
