@@ -51,6 +51,7 @@ class StandIn(Report, Shaping):
         self.numbers = itertools.count(1)
         self._ports: dict[Host, int] = {"api": port, "bucket": bucket_port}
         self._doors: dict[Host, Door] = {}
+        self._kept: dict[Host, socket.socket] = {}
         self._peaks: dict[Host, int] = {"api": 0, "bucket": 0}
 
     def __enter__(self) -> Self:
@@ -78,6 +79,10 @@ class StandIn(Report, Shaping):
             self.routes.busy |= {host}
         if state == "refused":
             self._close(host)
+            # Kept without listening, so that nobody else is given the port meanwhile.
+            self._kept[host] = socket.socket()
+            self._kept[host].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._kept[host].bind(("127.0.0.1", self._ports[host]))
         else:
             self._open(host)
 
@@ -125,6 +130,8 @@ class StandIn(Report, Shaping):
         return {host: max(peak, now.get(host, 0)) for host, peak in self._peaks.items()}
 
     def _open(self, host: Host) -> None:
+        if kept := self._kept.pop(host, None):
+            kept.close()
         if host not in self._doors:
             door = Door(self, host, self._ports[host])
             self._ports[host] = int(door.server_address[1])
@@ -132,6 +139,8 @@ class StandIn(Report, Shaping):
             threading.Thread(target=door.serve_forever, args=(0.01,), daemon=True).start()
 
     def _close(self, host: Host) -> None:
+        if kept := self._kept.pop(host, None):
+            kept.close()
         door = self._doors.pop(host, None)
         if door is not None:
             door.stop()
@@ -142,7 +151,6 @@ class Door(ThreadingHTTPServer):
     """A host's port. peak: the most connections that were open at the same time."""
 
     daemon_threads = True
-    allow_reuse_address = True
     request_queue_size = 512
 
     def __init__(self, gdc: StandIn, host: Host, port: int) -> None:
@@ -156,7 +164,8 @@ class Door(ThreadingHTTPServer):
 
     def server_bind(self) -> None:
         # HTTPServer's own looks up the host's name, which can take seconds.
-        socket.socket.bind(self.socket, self.server_address)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002
