@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tests.gdc.answers import Answer, Content, Host, Request, of_json, s3_refusal, text
@@ -27,7 +27,8 @@ class Fault:
     None for any. after: bytes of the body that still go out well (reset-mid-body, cut, stall);
     None for half of them. hold: seconds that a stall or an endless body lasts at most.
     interval: seconds between two bytes of a drip or of slow headers. retry_after: seconds, for
-    429 and 503; None leaves the header out. to: where a redirect leads.
+    429 and 503; None leaves the header out. to: where a redirect leads. over: ends a stall when
+    it is set.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Fault:
     interval: float = 0.2
     retry_after: int | None = 1
     to: str = "http://127.0.0.1:9/"
+    over: threading.Event = field(default_factory=threading.Event)
 
     def matches(self, request: Request) -> bool:
         return (

@@ -170,4 +170,4 @@ def test_a_folder_is_served_until_terminated(file: Listed, http: requests.Sessio
         addresses = json.loads(process.stdout.readline())
         assert len(hits(http.get(f"{addresses['api']}/files"))) == 1
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0

@@ -9,9 +9,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
 from itertools import chain, repeat
+from pathlib import Path
 
 from tests.gdc.answers import Answer, Body, Content
 from tests.gdc.faults import Fault
@@ -38,6 +40,19 @@ def reset_on_close(connection: socket.socket) -> None:
 def is_reset_on_close(connection: socket.socket) -> bool:
     option = connection.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, len(_RESET_ON_CLOSE))
     return option == _RESET_ON_CLOSE
+
+
+def is_read(connection: socket.socket) -> bool:
+    """Whether the other end, on this machine too, has read all that was sent, or has gone."""
+    with suppress(OSError):
+        own, other = connection.getsockname()[1], connection.getpeername()[1]
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, local, remote, _, queues, *_ = line.split()
+            ports = tuple(int(address.split(":")[1], 16) for address in (local, remote))
+            unsent, unread = (int(count, 16) for count in queues.split(":"))
+            if (ports == (own, other) and unsent) or (ports == (other, own) and unread):
+                return False
+    return True
 
 
 class Wire:
@@ -95,16 +110,17 @@ class Wire:
             self._connection.sendall(b"%x\r\n%b\r\n" % (len(part), part) if endless else part)
             self.wait(fault.interval if fault and kind == "drip" else 0)
         if fault and kind == "stall":
-            self._hold(fault.hold)
+            self._hold(fault)
         elif kind == "reset-mid-body":
             # A reset drops what the client has not read yet; it is to have some of the body.
-            self.wait(0.05)
+            while not is_read(self._connection):
+                self.wait(0.01)
             reset_on_close(self._connection)
 
-    def _hold(self, seconds: float) -> None:
-        """Send nothing until the client goes away, or so many seconds are over."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+    def _hold(self, fault: Fault) -> None:
+        """Send nothing until the client goes away, or the stall is over."""
+        end = time.monotonic() + fault.hold
+        while time.monotonic() < end and not fault.over.is_set():
             self.wait(0.05)
             readable, _, _ = select.select([self._connection], [], [], 0)
             if readable and not self._connection.recv(1, socket.MSG_PEEK):

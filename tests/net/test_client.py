@@ -65,8 +65,8 @@ def part(*lines: str, body: bytes = PART, length: int | None = None) -> Script:
 SPAN_FAULTS: dict[str, tuple[Script, type[NetworkError]]] = {
     "reset before the headers": (plays(Reset()), Unreachable),
     "closed before the headers": (plays(Close()), Unreachable),
-    "reset within the headers": (plays(RIGHT_HEAD[:40], 0.05, Reset()), Unreachable),
-    "reset after the headers": (plays(RIGHT_HEAD, 0.05, Reset()), Truncated),
+    "reset within the headers": (plays(RIGHT_HEAD[:40], Reset()), Unreachable),
+    "reset after the headers": (plays(RIGHT_HEAD, Reset()), Truncated),
     "cut body": (plays(RIGHT_HEAD + PART[:5000], Close()), Truncated),
     "cut body, no length": (plays(head("206 P", RIGHT_RANGE) + PART[:5000], Close()), Truncated),
     "empty body": (plays(RIGHT_HEAD, Close()), Truncated),
@@ -290,7 +290,7 @@ def test_the_time_that_a_server_asks_for_is_waited(status: str) -> None:
 @pytest.mark.parametrize("wait", ["301", "Fri, 01 Jan 2100 00:00:00 GMT"])
 def test_a_server_that_asks_for_too_long_a_wait_is_left_at_once(wait: str) -> None:
     busy = whole(b"", "503 Service Unavailable", f"Retry-After: {wait}")
-    with asking(busy) as (server, client), within(1):
+    with asking(busy) as (server, client), within(BOUND):
         with pytest.raises(ServerError, match="503"):
             client.json(server.url())
         assert len(server.requests) == 1
@@ -336,7 +336,7 @@ def test_redirects_in_a_ring_end() -> None:
 
 def test_the_body_of_a_redirect_is_not_read() -> None:
     script = endless(head("302 Found", "Location: http://elsewhere.example/"), bytes(65536))
-    with asking(script) as (server, client), within(1):
+    with asking(script) as (server, client), within(BOUND):
         with pytest.raises(Redirected):
             client.json(server.url())
         assert server.sent < 32 << 20

@@ -44,7 +44,7 @@ def first(count: int, end: Step, *lines: str) -> Script:
         answer = next(iter(ranged(CONTENT, *lines)(request)))
         assert isinstance(answer, bytes)
         size = answer.index(b"\r\n\r\n") + 4
-        return [answer[: size + count], 0.02, end]
+        return [answer[: size + count], end]
 
     return script
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from tests.support.raw_server import (
     RawServer,
     head,
     ranged,
+    refusing_port,
     within,
 )
 
@@ -45,14 +45,6 @@ def use(monkeypatch: pytest.MonkeyPatch) -> UseProxy:
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "")
     return lambda address: monkeypatch.setenv("all_proxy", address)
-
-
-@contextmanager
-def nobody() -> Iterator[int]:
-    """A port at which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-    yield port
 
 
 def refused(url: str, error: type[NetworkError] = Unreachable) -> str:
@@ -123,7 +115,7 @@ def test_a_long_body_passes_by_tls_within_tls(use: UseProxy, certificate: Path) 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("kind", ["http", "socks4", "socks4a", "socks5", "socks5h"])
 def test_a_proxy_that_is_down_is_named(use: UseProxy, scheme: str, kind: str) -> None:
-    with nobody() as port:
+    with refusing_port() as port:
         use(f"{kind}://{SECRET}127.0.0.1:{port}")
         message = refused(f"{scheme}://127.0.0.1:9/status")
     assert message.startswith(
@@ -258,7 +250,7 @@ def test_a_mirror_is_filled_through_a_proxy(
 
 def test_a_proxy_that_is_down_is_told_by_the_command(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc)
-    with nobody() as port:
+    with refusing_port() as port:
         env = {"all_proxy": f"socks5h://{SECRET}127.0.0.1:{port}", "no_proxy": ""}
         result = run("--mirror", root, "update", env=env)
     assert result.code == 4, result

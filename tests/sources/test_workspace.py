@@ -108,11 +108,11 @@ def test_two_that_wait_for_each_others_room_both_come_through(tmp_path: Path) ->
     def fetch(name: str) -> None:
         with work.lease(name, "range") as lease:
             fill(lease.folder / "slide.part", MB)
-            ready.wait(5)
+            ready.wait(20)
             lease.reserve(10 * MB - 1000)
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(fetch, ("one", "two"), timeout=10))
+        list(pool.map(fetch, ("one", "two"), timeout=60))
 
 
 def test_a_slide_waits_for_room_and_who_asked_first_is_served_first(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_lease_that_begins_while_room_is_made_is_no_leftover(tmp_path: Path) -
             with work.lease("grown", "whole") as lease:
                 lease.reserve(3 * MB)
         stop.set()
-        assert beginner.result(10) == []
+        assert beginner.result(60) == []
 
 
 def test_a_source_that_begins_late_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
