@@ -235,7 +235,7 @@ def test_a_run_whose_worker_or_scheduler_hangs_stops_at_once(
                 time.sleep(0.5)
             begun = time.monotonic()
             assert ended(update).code == 130
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 15
     updated(root)
     assert is_same(root, alone)
 
@@ -333,8 +333,8 @@ def test_ctrl_z_for_long_restarts_no_process_of_this_machine(
             return subprocess.check_output(["pgrep", "-P", str(update.pid)])
 
         until(partial(finished_images, root))
-        before, done = processes(), len(finished_images(root))
         os.killpg(update.pid, signal.SIGSTOP)
+        before, done = processes(), len(finished_images(root))
         time.sleep(7)
         os.killpg(update.pid, signal.SIGCONT)
         until(lambda: len(finished_images(root)) > done + 1)
@@ -413,6 +413,10 @@ def test_an_address_of_no_scheduler(gdc: StandIn, tmp_path: Path) -> None:
             connection, _ = server.accept()
             with connection:
                 connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                connection.shutdown(socket.SHUT_WR)
+                # What is left unread would make the end a reset.
+                while connection.recv(4096):
+                    pass
 
         threading.Thread(target=answer, daemon=True).start()
         result = run("--mirror", root, "update", "--dask", address)

@@ -96,7 +96,7 @@ def test_a_signal_ends_it_with_one_line(
     with started("doctor", *addresses(small_gdc), cwd=tmp_path) as doctor:
         until(lambda: small_gdc.requests("/status"))
         doctor.send_signal(number)
-        result = ended(doctor, 10)
+        result = ended(doctor, 30)
     assert (result.code, result.err) == (130, "tcgamirror: interrupted\n")
 
 

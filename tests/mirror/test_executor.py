@@ -115,13 +115,14 @@ def test_where_the_system_gives_few_threads_all_slides_are_fetched(
 ) -> None:
     most = 0
     at_once: set[str] = set()
-    lock = threading.Lock()
+    lock, together = threading.Lock(), threading.Barrier(threads, timeout=20)
 
     def act(slide: Slide) -> None:
         nonlocal most
         with lock:
             at_once.add(slide.file_id)
             most = max(most, len(at_once))
+        together.wait()
         time.sleep(0.01)
         with lock:
             at_once.remove(slide.file_id)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +38,7 @@ NEXT = "Data Release 46.0 - August 10, 2026"
 PAGE = 1000
 LISTED = 2 * PAGE + 1
 STAGES = "select ajcc_pathologic_stage, count(*) from labels group by 1 order by 1"
+DONE = "select count(*) from mirror where status = 'done'"
 LABELLED = "select count(*) from tissue"
 QUIET, LISTING, LABELS = ["/status"], ["/files"] * 3, ["/files"] * 3
 
@@ -171,10 +174,13 @@ def test_slides_are_fetched_while_labels_are_read(
 ) -> None:
     with StandIn(labelled(small_slides)) as gdc:
         root = without_labels(made(tmp_path / "m", gdc, slides=4))
-        gdc.faults.add(Fault("/files", "stall", "once", hold=5.0))
+        rewrite(root, "^stall = .*", "stall = 60.0")
+        stall = Fault("/files", "stall", "once", hold=60.0)
+        gdc.faults.add(stall)
         with started("--mirror", root, "update") as update:
             until(lambda: len(finished_images(root)) == 4)
             assert column(root, LABELLED) == [0]
+            stall.over.set()
             assert ended(update).code == 0
     assert column(root, LABELLED) == [len(small_slides)]
 
@@ -182,9 +188,18 @@ def test_slides_are_fetched_while_labels_are_read(
 def test_the_bar_of_the_slides_keeps_its_words_while_labels_are_waited_for(
     tmp_path: Path, small_slides: tuple[Listed, ...]
 ) -> None:
-    with StandIn(labelled(small_slides)) as gdc:
+    with StandIn(labelled(small_slides)) as gdc, ThreadPoolExecutor(1) as pool:
         root = without_labels(made(tmp_path / "m", gdc, slides=4))
-        gdc.faults.add(Fault("/files", "stall", "once", hold=2.0))
+        rewrite(root, "^stall = .*", "stall = 60.0")
+        stall = Fault("/files", "stall", "once", hold=60.0)
+        gdc.faults.add(stall)
+
+        def labels_come_after_the_slides() -> None:
+            until(lambda: column(root, DONE) == [4])
+            time.sleep(0.5)
+            stall.over.set()
+
+        pool.submit(labels_come_after_the_slides)
         lines = on_a_terminal(100, "--mirror", root, "update").splitlines()
     bar = [line for line in lines if "of 4 slides |" in line][-1]
     assert bar.startswith("4 of 4 slides |") and "B/s" in bar
@@ -196,6 +211,8 @@ def test_labels_are_kept_however_the_fetch_ends(
 ) -> None:
     with StandIn(labelled(small_slides)) as gdc:
         root = without_labels(made(tmp_path / "m", gdc, slides=12))
+        # The slides last for seconds, and the labels do not.
+        rewrite(root, "^workers = .*", "workers = 1")
         gdc.delay = 0.2
         with started("--mirror", root, "update") as update:
             until(lambda: column(root, LABELLED) == [len(small_slides)])
@@ -211,9 +228,9 @@ def test_ctrl_c_during_the_last_slides_waits_for_no_labels(
         gdc.faults.add(Fault("/files", "stall", hold=60.0))
         gdc.delay = 0.3
         with started("--mirror", root, "update") as update:
-            until(lambda: gdc.requests("svs"))
+            until(lambda: len({record.path for record in gdc.requests("svs")}) == 2)
             update.send_signal(signal.SIGINT)
-            result = ended(update, 20)
+            result = ended(update, 40)
         assert result.code == 130 and "The next run reads them" in result.err, result
         assert len(images(root)) == 2
 
@@ -226,14 +243,16 @@ def test_ctrl_c_in_a_pause_of_the_labels_finishes_the_slides_in_flight(
         rewrite(root, "^pause = .*", "pause = 60.0")
         rewrite(root, "^(first_byte|stall) = .*\n(.*\n)?", "first_byte = 60.0\nstall = 60.0\n")
         went_well("--mirror", root, "sample")
-        slides = zip(column(root, "select file_id from mirror"), (2.0, 5.0), strict=True)
+        names = list(map(str, column(root, "select file_id from mirror")))
         gdc.faults.add(Fault("/files", "429", retry_after=None))
-        gdc.faults.add(*(Fault(str(name), "stall", "once", hold=hold) for name, hold in slides))
+        for name, hold in zip(names, (2.0, 5.0), strict=True):
+            gdc.faults.add(Fault(name, "stall", "once", hold=hold))
         gdc.delay = 0.3
         with started("--mirror", root, "update") as update:
-            until(lambda: gdc.requests("svs") and gdc.requests("/files")[-1].status == 429)
+            until(lambda: all(map(gdc.requests, names)))
+            until(lambda: any(record.status == 429 for record in gdc.requests("/files")))
             update.send_signal(signal.SIGINT)
-            result = ended(update, 20)
+            result = ended(update, 40)
         assert result.code == 130 and len(images(root)) == 2, result
 
 

@@ -109,6 +109,10 @@ class Busy(Store):
 
     most = now = 0
 
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.two = threading.Event()
+
     def write(self, *given: Any) -> Picture:
         slide, source, reader, turn = given
         return super().write(slide, source, reader, self._counted(turn))
@@ -118,6 +122,9 @@ class Busy(Store):
         with turn:
             self.now += 1
             self.most = max(self.most, self.now)
+            if self.now == 2:
+                self.two.set()
+            self.two.wait(20)
             time.sleep(0.1)
             yield
             self.now -= 1

@@ -10,13 +10,24 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from tests.gdc import Fault, StandIn, listed
-from tests.support.command import BINARY, ROOT, Result, ended, run, started, succeeded, surroundings
+from tests.support.command import (
+    BINARY,
+    ROOT,
+    Result,
+    ended,
+    opened,
+    run,
+    started,
+    succeeded,
+    surroundings,
+)
 from tests.support.mirrors import (
     column,
     filled,
@@ -49,15 +60,16 @@ SOON = 20.0
 
 
 def ended_soon(process: subprocess.Popen[str], *signals: signal.Signals) -> Result:
-    """Send these signals to a command, and see it end as interrupted."""
+    """Send these signals, each when the one before was answered; see the command end as told."""
+    assert process.stderr is not None
+    answers = []
     for place, number in enumerate(signals):
-        time.sleep(0.5 * bool(place))
+        if place:
+            answers.append(process.stderr.readline())
         process.send_signal(number)
-    begun = time.monotonic()
-    result = ended(process)
-    assert time.monotonic() - begun < SOON
+    result = ended(process, SOON)
     assert result.code == INTERRUPTED, result
-    return result
+    return replace(result, err="".join((*answers, result.err)))
 
 
 def done(root: Path) -> int:
@@ -121,7 +133,9 @@ def test_ctrl_c_ends_a_long_query(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc)
     endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select sum(i) from n"
     with started("--mirror", root, "query", endless) as query:
-        time.sleep(0.7)
+        until(lambda: str(root / "catalogue.db") in opened(query.pid))
+        # The query begins at once then; a signal before would be answered likewise.
+        time.sleep(0.1)
         assert ended_soon(query, signal.SIGINT).sentence == "tcgamirror: interrupted"
 
 

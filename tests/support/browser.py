@@ -69,9 +69,9 @@ class Visit:
         self.page.goto("about:blank")
         self.page.goto(f"{self.base}/gallery/{name}")
 
-    def until(self, expression: str, seconds: float = 15.0) -> None:
+    def until(self, expression: str) -> None:
         """Waits for what JavaScript says; asked from here, because the pages evaluate no text."""
-        until(lambda: self.page.evaluate(expression), seconds)
+        until(lambda: self.page.evaluate(expression))
 
     def settle(self, selector: str) -> None:
         """Scrolls to an element, and waits until what comes into sight moves it no more."""
@@ -117,7 +117,7 @@ def visiting(
     visit.page.on("console", said)
     visit.page.on("pageerror", lambda error: visit.complaints.append(str(error)))
     visit.page.on("dialog", lambda dialog: visit.complaints.append(f"dialog: {dialog.message}"))
-    visit.page.set_default_timeout(15_000)
+    visit.page.set_default_timeout(60_000)
     try:
         yield visit
     finally:

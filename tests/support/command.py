@@ -205,6 +205,11 @@ def started(*args: str | Path, cwd: Path | None = None) -> Iterator[subprocess.P
         process.communicate()
 
 
+def opened(pid: int) -> set[str]:
+    """The real paths of what a process has open."""
+    return {os.path.realpath(handle) for handle in Path(f"/proc/{pid}/fd").iterdir()}
+
+
 def ended(process: subprocess.Popen[str], timeout: float = TIMEOUT) -> Result:
     """What a started command leaves, after at most `timeout` seconds."""
     out, err = process.communicate(timeout=timeout)

@@ -21,8 +21,8 @@ DIAGNOSTIC, TISSUE = 15, 3
 MPP = 4.0
 
 _PATIENT = re.compile(r"(?ms)^\[network\].*")
-_IMPATIENT = "[network]\nconnect = 1.0\nfirst_byte = 1.0\nstall = 1.0\ntries = 2\nbackoff = 0.01\n"
-_IMPATIENT += "pause = 0.01\n"
+_IMPATIENT = "[network]\nconnect = 10.0\nfirst_byte = 10.0\nstall = 1.0\n"
+_IMPATIENT += "tries = 2\nbackoff = 0.01\npause = 0.01\n"
 
 
 def small_slide(folder: Path, number: int) -> Listed:
@@ -148,7 +148,7 @@ def _dump(path: Path) -> str:
     return "\n".join(lines)
 
 
-def until(there: Callable[[], object], seconds: float = 20.0, pause: float = 0.01) -> None:
+def until(there: Callable[[], object], seconds: float = 60.0, pause: float = 0.01) -> None:
     """Waits until something is there; fails if it does not come. pause: between two looks."""
     end = time.monotonic() + seconds
     while not there():
