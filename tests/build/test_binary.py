@@ -21,7 +21,7 @@ import pytest
 from tests.gdc import Listed, StandIn, listed
 from tests.support.binary import PROGRAM, bare_root, inside, launched, needed, starts
 from tests.support.command import ROOT
-from tests.support.mirrors import MPP, addresses, images, rows
+from tests.support.mirrors import MPP, addresses, images, rows, until
 from tests.support.raw_server import RawServer, Request, Step, whole
 from tests.support.slides import SlideSpec, make_slide
 
@@ -176,9 +176,7 @@ def test_the_name_shown_is_its_own(env: Mapping[str, str]) -> None:
         words = [str(PROGRAM), "doctor", "--api", server.url("")]
         with subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL) as run:
             name = Path(f"/proc/{run.pid}/comm")
-            end = time.monotonic() + 30
-            while name.read_text() != "tcgamirror\n" or time.monotonic() > end:
-                time.sleep(0.05)
+            until(lambda: name.read_text() == "tcgamirror\n")
             run.kill()
 
 

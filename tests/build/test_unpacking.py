@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.support.binary import PROGRAM, launched, needed, privately, starts
+from tests.support.mirrors import until
 
 pytestmark = needed
 
@@ -97,9 +98,7 @@ def test_what_a_killed_run_left_is_removed(home: Path) -> None:
     env = {"HOME": str(home)}
     cache = home / ".cache" / "tcgamirror"
     with subprocess.Popen([PROGRAM, "--version"], env=env, stdout=subprocess.DEVNULL) as run:
-        end = time.monotonic() + 60
-        while not list(cache.glob("new-*/*")) and time.monotonic() < end:
-            time.sleep(0.001)
+        until(lambda: list(cache.glob("new-*/*")), pause=0.001)
         run.kill()
     assert list(cache.glob("new-*"))
     assert starts(launched("--version", env=env))

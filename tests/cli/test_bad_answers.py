@@ -39,6 +39,7 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
 def listing_due(mirror: Path, small_gdc: StandIn) -> Path:
     """A mirror that is done, and a GDC with a new release to list."""
     rewrite(mirror, "^api = .*", f'api = "{small_gdc.api}"')
+    rewrite(mirror, "^first_byte = .*", "first_byte = 1.0")
     small_gdc.publish(small_gdc.files, "Data Release 46.0 - March 03, 2026")
     return mirror
 

@@ -200,5 +200,5 @@ def test_pauses_are_short(gdc: StandIn, slides: list[Listed], tmp_path: Path) ->
     gdc.faults.add(Fault(slides[0].file_id, "reset", host="bucket"))
     began = time.monotonic()
     result = get(gdc, tmp_path, slides[0].file_id, "--mpp", "2", "-o", "a.png")
-    assert result.code == 0 and time.monotonic() - began < 15
+    assert result.code == 0 and time.monotonic() - began < 30
     assert "it resets connections. All requests to it pause for 1.0 s" in result.err

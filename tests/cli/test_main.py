@@ -330,7 +330,7 @@ def test_a_reader_works_while_an_update_runs(tmp_path: Path, small_gdc: StandIn)
         while update.poll() is None:
             assert all(count for _, count, _ in rows(root, query))
             seen.add(column(root, "select count(*) from mirror where status = 'done'")[0])
-            succeeded("--mirror", root, "status")
+            went_well("--mirror", root, "status")
         assert update.returncode == 0
     assert len(seen) > 3
     # Where `status` was reading as the run ended, its journal is left to the next writer.

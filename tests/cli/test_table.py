@@ -394,7 +394,7 @@ def test_a_large_mirror_takes_no_second_and_java_its_literals(tmp_path: Path) ->
     crowd(tmp_path / "m", 3000)
     began = time.process_time()
     printed(tmp_path / "m", "mirror")
-    assert time.process_time() - began < 0.5
+    assert time.process_time() - began < 1
     script = inside("--mirror", tmp_path / "m", "table", "qupath").out
     literals = script.split("'''")[1::2]
     assert max(map(len, literals)) < 65_000 and len(literals) > 2

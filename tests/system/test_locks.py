@@ -98,7 +98,7 @@ def test_no_command_works_without_locks(
     before = contents(mirror)
     words = [word.replace("+", " ") for word in command.split()]
     by = (str(launcher), str(refusal))
-    refused(run("--mirror", mirror, *words, by=by, timeout=20), mirror)
+    refused(run("--mirror", mirror, *words, by=by), mirror)
     assert contents(mirror) == before
 
 
@@ -111,7 +111,7 @@ def test_nothing_is_left_of_a_mirror_that_cannot_be_locked(
         f"--mirror {new} import {archive}",
         f"sync {mirror} {new}",
     ):
-        refused(run(*command.split(), by=without, timeout=20), tmp_path)
+        refused(run(*command.split(), by=without), tmp_path)
         assert list(tmp_path.iterdir()) == []
 
 
@@ -122,4 +122,4 @@ def test_doctor_tries_a_lock(mirror: Path, without: Sequence[str]) -> None:
 
 
 def test_serve_says_so(mirror: Path, without: Sequence[str]) -> None:
-    refused(run("--mirror", mirror, "serve", "--port", "0", by=without, timeout=20), mirror)
+    refused(run("--mirror", mirror, "serve", "--port", "0", by=without), mirror)

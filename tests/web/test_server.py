@@ -288,7 +288,7 @@ def test_the_slow_keep_nobody_waiting(site: Served, sent: bytes | None) -> None:
         for _ in range(3):
             start = time.monotonic()
             assert site.ask(path)[0] == 200
-            assert time.monotonic() - start < 1
+            assert time.monotonic() - start < serving.CHECK_SECONDS / 2
         assert _handles(site.pid) < 3 * serving.CONNECTIONS_EACH
     finally:
         for client in slow:
@@ -360,7 +360,7 @@ def test_a_signal_ends_it_in_order(
         assert "until Ctrl-C" in process.stdout.readline()
         assert list((tmp_path / "tmp").iterdir())
         process.send_signal(number)
-        result = ended(process, 10)
+        result = ended(process)
     assert (result.code, result.err) == (code, "")
     assert not list((tmp_path / "tmp").iterdir())
 
@@ -373,7 +373,7 @@ def test_a_terminal_closed_during_the_start_leaves_no_copy(
     with started("--mirror", made_up(tmp_path / "m", 1), "serve", "--port", "0") as process:
         until(lambda: any((tmp_path / "tmp").glob("tcgamirror-*/*")), pause=0)
         process.send_signal(signal.SIGHUP)
-        assert ended(process, 10).code == 130
+        assert ended(process).code == 130
     assert not list((tmp_path / "tmp").iterdir())
 
 
