@@ -31,11 +31,14 @@ from tcgamirror.model.errors import (
     Interrupted,
     ListingShrunk,
     NetworkError,
+    NoMemory,
     TcgaMirrorError,
     Timeout,
+    lack_of_memory,
 )
 from tcgamirror.model.text import command_line
 from tcgamirror.system.interrupt import Shutdown
+from tcgamirror.system.parallel import result_or_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,19 +293,20 @@ def _put_labels(run: Run, reader: refresh.LabelReader | None, *, wait: bool) -> 
             raise Interrupted("labels: stopped while they were read. The next run reads them")
         run.progress.listing(reader.seen, reader.total, "labels")
 
-    try:
-        refresh.put_labels(run.catalogue, reader, check)
-    except (NetworkError, Interrupted) as error:
-        # Without a request to stop, --time-limit interrupted them.
-        if isinstance(error, Interrupted) and run.shutdown.requested:
-            raise
-        settings = run.mirror.settings
-        # A mirror of a manifest may never reach the GDC.
-        if settings.manifest is None:
-            run.progress.note(
-                f"labels: not read ({error}). The next run tries again. "
-                f"To read none, set labels = false in {run.mirror.root / FILE_NAME}"
-            )
+    error = result_or_error(partial(refresh.put_labels, run.catalogue, reader, check))
+    if error is None:
+        return
+    # Without a request to stop, --time-limit interrupted them.
+    is_late = isinstance(error, Interrupted) and not run.shutdown.requested
+    reason = error if is_late or isinstance(error, NetworkError) else lack_of_memory(error)
+    if reason is None:
+        raise error
+    # A mirror of a manifest may never reach the GDC.
+    if run.mirror.settings.manifest is None or isinstance(reason, NoMemory):
+        run.progress.note(
+            f"labels: not read ({reason}). The next run tries again. "
+            f"To read none, set labels = false in {run.mirror.root / FILE_NAME}"
+        )
 
 
 def _compare_lock(mirror: Mirror, catalogue: Catalogue) -> Differences | None:

@@ -13,16 +13,27 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.cli.progress import ProgressDisplay
+from tcgamirror.mirror import refresh
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.fetch import FetchOptions
 from tcgamirror.mirror.update import UpdateOptions, run_update
 from tcgamirror.model.errors import UsageError
+from tcgamirror.model.labels import SlideLabels
+from tcgamirror.sources.gdc import Page
 from tcgamirror.system.interrupt import Shutdown
 from tests.gdc import Fault, Listed, StandIn, listed_without_data
 from tests.gdc.labels import labelled
 from tests.gdc.listing import manifest
 from tests.support.carrying import exported
-from tests.support.command import Result, ended, inside, on_a_terminal, started, went_well
+from tests.support.command import (
+    FROM_WITHIN,
+    Result,
+    ended,
+    inside,
+    on_a_terminal,
+    started,
+    went_well,
+)
 from tests.support.mirrors import (
     column,
     contents,
@@ -217,6 +228,27 @@ def test_labels_are_kept_however_the_fetch_ends(
         with started("--mirror", root, "update") as update:
             until(lambda: column(root, LABELLED) == [len(small_slides)])
             assert update.poll() is None and len(finished_images(root)) < 12
+
+
+@FROM_WITHIN
+@pytest.mark.parametrize("of_manifest", [False, True])
+def test_labels_that_memory_lacks_for_end_no_slide(
+    tmp_path: Path,
+    small_slides: tuple[Listed, ...],
+    of_manifest: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read_labels(*_: object) -> Iterator[Page[SlideLabels]]:
+        raise MemoryError
+
+    monkeypatch.setattr(refresh, "read_labels", read_labels)
+    path = tmp_path / "manifest.txt"
+    path.write_text(manifest(small_slides))
+    with StandIn(small_slides) as gdc:
+        options = ("--manifest", str(path)) if of_manifest else ()
+        root = made(tmp_path / "m", gdc, *options, "--workers", "2", slides=6)
+        assert "not enough memory" in warned(inside("--mirror", root, "update")).err
+    assert len(images(root)) == 6
 
 
 def test_ctrl_c_during_the_last_slides_waits_for_no_labels(
