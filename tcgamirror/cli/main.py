@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
@@ -17,14 +16,11 @@ from tcgamirror.model.errors import (
     Bug,
     DiskFull,
     ExitCode,
-    Interrupted,
     NetworkError,
     TcgaMirrorError,
     lack_of_memory,
 )
 from tcgamirror.model.text import command_line
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def main(
@@ -52,9 +48,7 @@ def main(
             return _run(words, begins)
         except BrokenPipeError:
             raise
-        except KeyboardInterrupt:
-            failure: TcgaMirrorError = Interrupted("interrupted")
-        except Exception as error:  # noqa: BLE001
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
             failure = _failure(error)
         try:
             output.fail(failure, as_json=as_json)
@@ -113,25 +107,21 @@ def _close_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _failure(error: Exception) -> TcgaMirrorError:
+def _failure(error: BaseException) -> TcgaMirrorError:
     """Return the error to report: a user's, one of the user's own paths, or a bug.
 
     Print a bug's traceback if TCGAMIRROR_DEBUG is set.
     """
-    if isinstance(error, TcgaMirrorError):
-        return error
+    # First, because an import takes memory.
     if (memory := lack_of_memory(error)) is not None:
         return memory
-    if isinstance(error, OSError):
-        if error.errno in _FULL:
+    from tcgamirror.system.files import known_failure
+
+    if (failure := known_failure(error)) is not None:
+        if isinstance(failure, DiskFull) and failure is not error:
             # Files of the mirror have an error of their own, so it is the output.
             _close_stdout()
-            place = error.filename or "the output"
-            return DiskFull(f"no room to write {place} ({error.strerror})")
-        from tcgamirror.system.files import path_error
-
-        if (refusal := path_error(error)) is not None:
-            return refusal
+        return failure
     if os.environ.get("TCGAMIRROR_DEBUG"):
         import traceback
 

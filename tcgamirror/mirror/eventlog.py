@@ -18,6 +18,7 @@ from tcgamirror.catalogue.listing import MergeCounts
 from tcgamirror.mirror.journal import Journal
 from tcgamirror.model.errors import DiskFull, ExitCode, TcgaMirrorError
 from tcgamirror.model.slide import Outcome
+from tcgamirror.system.files import exit_code_of, known_failure
 
 _ADDRESS = re.compile(
     r"([a-z][a-z0-9+.-]*://)(?:[^\s'\"<>/]*@)?([^\s'\"<>?#]*)[^\s'\"<>]*", re.IGNORECASE
@@ -110,7 +111,7 @@ class EventLog:
                 left=self._left,
                 bytes=self._bytes,
                 seconds=round(time.time() - self._begun, 3),
-                error=None if error is None else str(error),
+                error=None if error is None else str(known_failure(error) or error),
             )
         except DiskFull:
             # What ended the run comes first; without it, the full disk does.
@@ -118,11 +119,8 @@ class EventLog:
                 raise
 
     def _exit_code(self, error: BaseException | None) -> ExitCode:
-        if isinstance(error, TcgaMirrorError):
-            return error.exit_code
         if error is not None:
-            is_stopped = isinstance(error, KeyboardInterrupt)
-            return ExitCode.INTERRUPTED if is_stopped else ExitCode.BUG
+            return exit_code_of(error)
         return ExitCode.SOME_FAILED if self._failed else ExitCode.DONE
 
     def _write(self, event: str, **fields: object) -> None:

@@ -37,6 +37,7 @@ from tcgamirror.model.errors import (
     lack_of_memory,
 )
 from tcgamirror.model.text import command_line
+from tcgamirror.system.files import exit_code_of
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.parallel import result_or_error
 
@@ -125,7 +126,6 @@ def run_update(
             # Only the number is taken: options of this run, such as --rate, stay.
             mirror = replace(mirror, settings=replace(mirror.settings, slides=settings.slides))
         number = catalogue.begin_run(command, time.time())
-        exit_code = ExitCode.BUG
         try:
             settings = mirror.settings
             log.begin(settings.fixed, worker_bounds(settings).most, catalogue.listing.release())
@@ -134,8 +134,8 @@ def run_update(
             run = Run(mirror, catalogue, client, progress, shutdown, log, records)
             report = _take_steps(run, number, options)
             exit_code = report.exit_code
-        except TcgaMirrorError as ending:
-            exit_code = ending.exit_code
+        except BaseException as ending:
+            exit_code = exit_code_of(ending)
             raise
         finally:
             catalogue.end_run(number, exit_code=exit_code, now=time.time())

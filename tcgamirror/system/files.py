@@ -16,7 +16,16 @@ from io import BufferedRandom, BufferedReader, BytesIO, FileIO
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from tcgamirror.model.errors import Damaged, DiskFull, UsageError
+from tcgamirror.model.errors import (
+    Bug,
+    Damaged,
+    DiskFull,
+    ExitCode,
+    Interrupted,
+    TcgaMirrorError,
+    UsageError,
+    lack_of_memory,
+)
 from tcgamirror.system import mounts
 
 PIECE = 1 << 17
@@ -330,7 +339,27 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def path_error(error: OSError) -> UsageError | None:
+def exit_code_of(error: BaseException) -> ExitCode:
+    """Return the code with which a command ends that raises this error."""
+    return (known_failure(error) or Bug).exit_code
+
+
+def known_failure(error: BaseException) -> TcgaMirrorError | None:
+    """Return the error to report for one that Python or the system raised; None for a bug."""
+    if isinstance(error, TcgaMirrorError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("interrupted")
+    if (memory := lack_of_memory(error)) is not None:
+        return memory
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in _FULL:
+        return DiskFull(f"no room to write {error.filename or 'the output'} ({error.strerror})")
+    return _path_error(error)
+
+
+def _path_error(error: OSError) -> UsageError | None:
     """Return the UsageError for a path that is forbidden or that no file can have.
 
     It is also returned if the current directory was removed. Return None for any other error.

@@ -29,11 +29,10 @@ from tcgamirror.model.errors import (
     BadExport,
     Damaged,
     ExitCode,
-    TcgaMirrorError,
 )
 from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
-from tcgamirror.system.files import check_room
+from tcgamirror.system.files import check_room, exit_code_of
 from tcgamirror.transfer.archive.reader import Export
 from tcgamirror.transfer.intake import IncomingImage, Intake
 from tcgamirror.transfer.objects import StoredArchive
@@ -111,12 +110,11 @@ def import_export(
                 export.catalogue.check_places({each.path: slide for slide, each in here.items()})
                 _check_images(root, export, here, intake, folder)
         run = catalogue.begin_run("import", time.time())
-        exit_code = ExitCode.BUG
         try:
             result = _merge(root, catalogue, export, intake, run, progress)
             exit_code = result.exit_code
-        except (TcgaMirrorError, KeyboardInterrupt) as error:
-            exit_code = getattr(error, "exit_code", ExitCode.INTERRUPTED)
+        except BaseException as error:
+            exit_code = exit_code_of(error)
             raise
         finally:
             catalogue.end_run(run, exit_code=exit_code, now=time.time())

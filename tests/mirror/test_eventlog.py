@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from tcgamirror.cli.progress import ProgressDisplay
+from tcgamirror.mirror import sample
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.eventlog import EventLog, without_secrets
 from tcgamirror.mirror.fetch import FetchOptions
@@ -20,7 +22,7 @@ from tcgamirror.system.parallel import usable_cores
 from tests.gdc import StandIn
 from tests.gdc.faults import Fault
 from tests.support.catalogues import FETCHED, NOW, PICTURE, slide
-from tests.support.command import inside, run, went_well
+from tests.support.command import FROM_WITHIN, inside, run, went_well
 from tests.support.mirrors import column, contents, made, says
 
 HOSTILE = "no \x1b[2J\x9b31m\u202e access\nto https://me:secret@host/data/1?token=abc#x now"
@@ -144,11 +146,47 @@ def test_a_disk_that_fills_up_ends_the_run_in_order(tmp_path: Path, small_gdc: S
     assert not column(root, "select * from mirror where status = 'failed'")
 
 
-@pytest.mark.parametrize(("error", "code"), [(NotFound("gone \x1b"), 4), (ZeroDivisionError(), 1)])
-def test_an_error_is_logged_as_the_end(tmp_path: Path, error: Exception, code: int) -> None:
+@FROM_WITHIN
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError(), 6),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 2),
+        (ZeroDivisionError("7 / 0"), 1),
+    ],
+)
+def test_runs_and_the_log_have_the_exit_code_of_the_process(
+    tmp_path: Path,
+    small_gdc: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    code: int,
+) -> None:
+    def fill(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(sample, "fill", fill)
+    root, log = made(tmp_path / "m", small_gdc), tmp_path / "run.jsonl"
+    assert inside("--mirror", root, "update", "--log", log).code == code
+    assert column(root, "select exit_code from runs") == [code]
+    assert lines(log)[-1]["exit_code"] == code and lines(log)[-1]["error"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (NotFound("gone \x1b"), 4, "gone \x1b"),
+        (ZeroDivisionError(), 1, ""),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(errno.ENOSPC, "No space left"), 6, "no room to write the output (No space left)"),
+    ],
+)
+def test_an_error_is_logged_as_the_end(
+    tmp_path: Path, error: BaseException, code: int, words: str
+) -> None:
     log = tmp_path / "run.jsonl"
     with pytest.raises(type(error)), EventLog(log, "update") as events:
         events.add_slide(Outcome(slide("b"), (FETCHED,), PICTURE))
         raise error
     *_, end = lines(log)
-    assert (end["exit_code"], end["error"], end["done"]) == (code, str(error), 1)
+    assert (end["exit_code"], end["error"], end["done"]) == (code, words, 1)
