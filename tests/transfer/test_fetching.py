@@ -41,3 +41,11 @@ def test_a_disk_that_ends_within_an_image_fails_it(tmp_path: Path, size: int) ->
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     fetch_to_partial(source, source.image, str(part), lambda *_: None)
     assert part.read_bytes() == source.data
+
+
+@pytest.mark.parametrize("left", [b"", b"x", bytes(10), bytes(9) + b"x", bytes(11)])
+def test_what_a_killed_run_left_does_not_stay_in_the_image(tmp_path: Path, left: bytes) -> None:
+    source, part = Memory(bytes(10)), tmp_path / "part"
+    part.write_bytes(left)
+    fetch_to_partial(source, source.image, str(part), lambda *_: None)
+    assert part.read_bytes() == source.data
