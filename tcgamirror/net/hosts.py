@@ -43,7 +43,9 @@ class Host:
         self._in_use = 0
         self._first_pause = first_pause
         self._on_pause = on_pause
-        self._pause = self._pause_end = self._adjusted_at = 0.0
+        self._pause = self._pause_end = 0.0
+        # When trouble was last counted, and when the connections last changed.
+        self._adjusted_at = self._resized_at = 0.0
         self._resets = 0
         self._changed = threading.Condition()
 
@@ -87,12 +89,12 @@ class Host:
 
     def record_success(self, sent: float) -> None:
         """Record a success: the next pause is short again, and the connections may double."""
-        if sent < self._adjusted_at:
-            return
         with self._changed:
+            if sent < self._adjusted_at:
+                return
             self._pause = self._resets = 0
-            if self._bearable < self._limit and time.monotonic() > self._adjusted_at + CALM_SECONDS:
-                self._adjusted_at = time.monotonic()
+            if self._bearable < self._limit and time.monotonic() > self._resized_at + CALM_SECONDS:
+                self._resized_at = time.monotonic()
                 self._bearable *= 2
 
     def _adjust(self, sent: float, reason: str, *, pause: bool) -> None:
@@ -100,7 +102,7 @@ class Host:
         with self._changed:
             if sent < self._adjusted_at:
                 return
-            self._adjusted_at = time.monotonic()
+            self._adjusted_at = self._resized_at = time.monotonic()
             allowed = min(self._limit, self._bearable)
             # Of an API's four, one is left: some servers bear only one request at a time.
             least = min(LEAST_CONNECTIONS, self._limit // 4)

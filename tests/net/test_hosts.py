@@ -369,9 +369,27 @@ def test_connections_double_again_after_a_while_without_trouble(
     host.record_success(time.monotonic())
     assert connections(host) == LEAST_CONNECTIONS == 4
     monkeypatch.setattr("tcgamirror.net.hosts.CALM_SECONDS", 0.0)
+    before = time.monotonic()
     for limit in (8, 16, 16):
         host.record_success(time.monotonic())
         assert connections(host) == limit
+    # A request that was sent before the connections doubled shows that they are too many.
+    host.record_busy(before, 429, has_wait=True)
+    assert connections(host) == 8
+
+
+def test_a_success_of_a_request_sent_before_trouble_shortens_no_pause() -> None:
+    heard = Heard()
+    host = Host("host:443", Route({}, None), 16, 1.0, heard)
+    with ThreadPoolExecutor(1) as pool:
+        # The success comes first, and waits for the lock until the trouble is counted.
+        with host._changed:
+            success = pool.submit(host.record_success, time.monotonic())
+            time.sleep(0.1)
+            host.record_busy(time.monotonic(), 429, has_wait=False)
+        success.result(timeout=20)
+    host.record_busy(time.monotonic(), 429, has_wait=False)
+    assert heard.lengths == [1.0, 2.0]
 
 
 def test_a_new_limit_gives_no_halved_connections_back() -> None:
