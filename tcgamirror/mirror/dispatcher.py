@@ -12,6 +12,7 @@ from tcgamirror.mirror.progress import Progress
 from tcgamirror.model.errors import Bug, Interrupted, NoMemory, TcgaMirrorError, Unreachable
 from tcgamirror.model.slide import Attempt, Outcome, Slide
 from tcgamirror.system.interrupt import Shutdown
+from tcgamirror.system.parallel import Background
 
 GRACE = 1.0
 """Seconds that a run told to stop at once leaves to the slides in flight."""
@@ -53,7 +54,7 @@ class Dispatcher:
         """Begin with nothing in flight.
 
         Args:
-            is_away: Returns whether the site is down.
+            is_away: Returns whether the site is down. Called from any thread.
             limits: Functions that return whether a limit is reached, by the option's name.
         """
         self.report = FetchReport()
@@ -61,6 +62,8 @@ class Dispatcher:
         self._progress = progress
         self._shutdown = shutdown
         self._is_away = is_away
+        # While slides in flight end, another thread asks the site. No slide begins meanwhile.
+        self._asking: Background[bool] | None = None
         self._limits = limits
         self._unreached = Unreached()
         self._last_message: str | None = None
@@ -88,13 +91,18 @@ class Dispatcher:
         executor, shutdown = self._executor, self._shutdown
         try:
             while True:
-                while (may_begin := self._may_begin()) and slide and executor.has_room():
+                while (
+                    (may_begin := self._may_begin())
+                    and slide
+                    and self._asking is None
+                    and executor.has_room()
+                ):
                     # Counted before it begins, so that an interrupt finds it in flight.
                     shutdown.in_flight += 1
                     executor.submit(slide)
                     slide = next(waiting, None)
                 # Even with none in flight, a slide that may begin waits for a worker.
-                if not shutdown.in_flight and not (slide and may_begin):
+                if not shutdown.in_flight and not (may_begin and (slide or self._asking)):
                     break
                 if not may_begin:
                     executor.drain()
@@ -188,8 +196,12 @@ class Dispatcher:
 
     def _stop_if_away(self) -> None:
         """Stop if several slides in a row were unreachable and the site is down."""
-        if self._unreached.count >= SITE_DOWN_AFTER and self._error is None:
-            self._unreached.count = 0
-            if self._is_away():
+        if self._asking is None:
+            if self._unreached.count >= SITE_DOWN_AFTER and self._error is None:
+                self._unreached.count = 0
+                self._asking = Background(self._is_away, "site")
+        elif self._asking.has_ended():
+            if self._asking.result():
                 last = self._last_message
                 self.stop(Unreachable(f"no slide can be reached any more; the last: {last}"))
+            self._asking = None

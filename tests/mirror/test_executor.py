@@ -10,8 +10,9 @@ import pytest
 
 from tcgamirror.mirror.dispatcher import BUGS_IN_A_ROW, GRACE
 from tcgamirror.mirror.executor import Threads
+from tcgamirror.mirror.outage import SITE_DOWN_AFTER
 from tcgamirror.mirror.slots import Slots
-from tcgamirror.model.errors import Bug, DiskFull, Interrupted, NoMemory
+from tcgamirror.model.errors import Bug, DiskFull, Interrupted, NoMemory, Unreachable
 from tcgamirror.model.slide import Slide
 from tcgamirror.system.interrupt import Shutdown
 from tests.support.executors import dispatch, dispatcher, file_ids, ladder_of, slides
@@ -97,6 +98,36 @@ def test_slides_wait_while_an_executor_has_no_room() -> None:
 
     run = dispatch(Lost(ladder_of(lambda _: None), Slots(1, 1)))
     assert file_ids(run, 3) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("is_down", [True, False])
+def test_slides_in_flight_are_recorded_while_the_site_is_asked(is_down: bool) -> None:
+    asked, recorded = threading.Event(), threading.Event()
+
+    def act(slide: Slide) -> None:
+        if slide.file_id != "0":
+            raise Unreachable("refused")
+        assert asked.wait(20)
+
+    def is_away() -> bool:
+        asked.set()
+        assert recorded.wait(20)
+        return is_down
+
+    run = dispatch(Threads(ladder_of(act), Slots(2, 2)), is_away=is_away)
+    ended = []
+    for outcome in run.outcomes(slides(SITE_DOWN_AFTER + 3)):
+        ended.append(outcome.slide.file_id)
+        if outcome.picture is not None:
+            # Meanwhile no further slide fails.
+            assert len(ended) == SITE_DOWN_AFTER + 1
+            recorded.set()
+    assert len(ended) == SITE_DOWN_AFTER + (1 if is_down else 3)
+    if is_down:
+        with pytest.raises(Unreachable, match="no slide can be reached any more"):
+            run.finish()
+    else:
+        assert run.finish().done == 1
 
 
 def test_a_full_disk_is_reported_although_a_slide_lacked_memory_before() -> None:

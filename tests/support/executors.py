@@ -68,9 +68,12 @@ def dispatcher(
     return dispatch(Threads(ladder_of(act), Slots(threads, threads)), shutdown)
 
 
-def dispatch(executor: Threads, shutdown: Shutdown | None = None) -> Dispatcher:
-    progress = ProgressDisplay(quiet=True)
-    return Dispatcher(executor, progress, shutdown or Shutdown(), lambda: False)
+def dispatch(
+    executor: Threads,
+    shutdown: Shutdown | None = None,
+    is_away: Callable[[], bool] = lambda: False,
+) -> Dispatcher:
+    return Dispatcher(executor, ProgressDisplay(quiet=True), shutdown or Shutdown(), is_away)
 
 
 def file_ids(run: Dispatcher, count: int) -> list[str]:
