@@ -148,8 +148,8 @@ class _Export(NamedTuple):
     def read(
         cls, source: Path | StoredArchive | None, name: str, folder: Path, stack: ExitStack
     ) -> _Export:
-        """Read the export at `source`. folder: an empty one. stack: closes its catalogue."""
-        files = Export(source, folder)
+        """Read the export at `source`. folder: an empty one. stack: closes it."""
+        files = Export(source, folder, stack)
         settings, lock = read_copies(
             lambda member, _: files.copy(member) if member in files.members else None, name
         )

@@ -21,7 +21,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -236,11 +236,12 @@ def read_slide(data: bytes, _: Path) -> None:
 
 
 def read_archive(data: bytes, folder: Path) -> None:
-    export = Export(written(data, folder / "a.tar"), folder)
-    for path, member in export.members.items():
-        with suppress(Damaged):
-            image = Image("a.svs", path, member.size, "", Size(1, 1), None, done=True)
-            export.fetch(image, io.BytesIO())
+    with ExitStack() as stack:
+        export = Export(written(data, folder / "a.tar"), folder, stack)
+        for path, member in export.members.items():
+            with suppress(Damaged):
+                image = Image("a.svs", path, member.size, "", Size(1, 1), None, done=True)
+                export.fetch(image, io.BytesIO())
 
 
 def read_catalogue(data: bytes, folder: Path) -> None:

@@ -29,7 +29,7 @@ from tests.support.carrying import (
     other_pixels,
     packed,
 )
-from tests.support.command import FROM_WITHIN, killed, run, started, succeeded
+from tests.support.command import FROM_WITHIN, killed, opened, run, started, succeeded
 from tests.support.mirrors import (
     addresses,
     column,
@@ -321,6 +321,23 @@ def test_the_next_import_removes_what_a_killed_one_left(
     imported(root, source)
     assert not scratch.exists() and not list(temporary.iterdir())
     assert is_clean(root)
+
+
+@FROM_WITHIN
+def test_the_copy_of_a_piped_archive_is_closed_before_it_is_removed(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS keeps an open file under another name, and with it the directory."""
+    folder, found = tmp_path / "i" / "work" / "import", list[list[str]]()
+
+    def remove(path: Path, **_: object) -> None:
+        found.append([name for name in opened(os.getpid()) if name.startswith(str(path))])
+
+    with exported(whole, tmp_path / "e.tar").open() as pipe:
+        monkeypatch.setattr("sys.stdin", pipe)
+        monkeypatch.setattr("shutil.rmtree", remove)
+        assert inside("--mirror", tmp_path / "i", "import", "-").code == 0
+    assert (folder / "copy.tar").exists() and found == [[], []]
 
 
 def test_verify_raises_no_false_alarm_during_an_import(

@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -96,12 +95,13 @@ class Export:
     members: all files, in their order. sums: digests by path, of SHA256SUMS; a mirror has none.
     """
 
-    def __init__(self, path: Path | StoredArchive | None, folder: Path) -> None:
+    def __init__(self, path: Path | StoredArchive | None, folder: Path, stack: ExitStack) -> None:
         """Read the export at `path`, with copies in the private `folder`.
 
         Args:
             path: None for a tar archive on standard input. This and one in a bucket are copied
                 to the folder.
+            stack: closes the archive.
 
         Raises:
             BadExport: for what is in no export, and for one without settings.
@@ -113,8 +113,7 @@ class Export:
         if self._tree is None:
             # Opened once, because that takes as long as to read a small image.
             with read_errors(self._path.name):
-                self._archive = FileIO(self._path)
-            weakref.finalize(self, self._archive.close)
+                self._archive = stack.enter_context(FileIO(self._path))
         self.sums: Mapping[str, str] = {}
         if SUMS in self.members:
             self.sums = read_sums(self.copy(SUMS), f"{SUMS} in it")
@@ -198,8 +197,8 @@ def sums_since(since: Path) -> Mapping[str, str]:
             earlier = since.with_name(EARLIER)
             sums = read_sums(earlier, str(earlier)) if earlier.is_file() else {}
             return {**sums, **read_sums(since, str(since))}
-        with TemporaryDirectory() as folder:
-            export = Export(since, Path(folder))
+        with TemporaryDirectory() as folder, ExitStack() as stack:
+            export = Export(since, Path(folder), stack)
             if not export.sums:
                 raise BadExport(f"it has no {SUMS}")
             sums = read_sums(export.copy(EARLIER), EARLIER) if EARLIER in export.members else {}
