@@ -185,6 +185,8 @@ def test_a_stopped_shard_keeps_what_it_recorded(
     root: Path, gdc: StandIn, end: signal.Signals
 ) -> None:
     gdc.delay = DELAY
+    # So few that many slides are left when the first has been recorded.
+    rewrite(root, "^workers = .*", "workers = 2")
     with started("--mirror", root, "fetch", "--shard", "1/1") as shard:
         until(lambda: lines(root), 60)
         shard.send_signal(end)

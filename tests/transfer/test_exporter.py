@@ -229,7 +229,7 @@ def test_images_that_may_be_replaced_are_waited_for_together(root: Path, tmp_pat
     change(root, "UPDATE images SET status = 'pending'")
     start = time.monotonic()
     answer = inside("--mirror", root, "export", tmp_path / "e", "--json").json()
-    assert time.monotonic() - start < 12
+    assert time.monotonic() - start < 30
     assert (answer["exit_code"], answer["images"], answer["slides"]) == (0, 0, {"pending": 12})
     assert column(tmp_path / "e", "select distinct path from mirror") == [None]
 

@@ -290,7 +290,7 @@ def test_pages_that_refer_to_each_other_are_not_followed(
     resummed(copy)
     start = time.monotonic()
     assert refused_by_both(place, copy).startswith("is damaged")
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30
 
 
 def test_a_hundred_thousand_views_are_not_read(copy: Path, place: Path) -> None:
@@ -303,7 +303,7 @@ def test_a_hundred_thousand_views_are_not_read(copy: Path, place: Path) -> None:
         )
     start = time.monotonic()
     assert "interrupted" in refused_by_both(place, copy)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize(
