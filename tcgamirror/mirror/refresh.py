@@ -245,7 +245,7 @@ def with_one_brief_try(client: HttpClient, settings: Settings) -> HttpClient:
     """Return the client with timeouts for what a manifest's mirror can do without."""
     usual = settings.timeouts
     connect, first_byte = (min(_BRIEF_SECONDS, x) for x in (usual.connect, usual.first_byte))
-    return client.with_timeouts(replace(usual, tries=1, connect=connect, first_byte=first_byte))
+    return client.for_optional(replace(usual, tries=1, connect=connect, first_byte=first_byte))
 
 
 def open_client(

@@ -102,6 +102,7 @@ class HttpClient:
         self._on_pause = on_pause
         self._end = _End()
         self._rate = RateLimit(rate, self._stop)
+        self._begins_pauses = True
         self._random = random.Random()
         self._lock = threading.Lock()
         self._hosts: dict[str, Host] = {}
@@ -144,10 +145,13 @@ class HttpClient:
         """
         self._end.is_reached, self._end.requests = over, requests
 
-    def with_timeouts(self, timeouts: Timeouts) -> HttpClient:
-        """Return this client with other timeouts. Both share connections, pauses, rate and end."""
+    def for_optional(self, timeouts: Timeouts) -> HttpClient:
+        """Return this client for requests that the run can do without, which begin no pause.
+
+        Both share connections, pauses, rate and end.
+        """
         other = copy(self)
-        other._timeouts = timeouts
+        other._timeouts, other._begins_pauses = timeouts, False
         return other
 
     def ask(
@@ -299,8 +303,10 @@ class HttpClient:
                 # Closes the connection if the body was not read to its end.
                 with closing(response):
                     if response.status_code in (429, 503):
+                        # A response that names the time to wait makes no other request wait.
                         has_wait = retry_after(response.headers.get("Retry-After")) is not None
-                        host.record_busy(exchange.start, response.status_code, has_wait=has_wait)
+                        pause = self._begins_pauses and not has_wait
+                        host.record_busy(exchange.start, response.status_code, pause=pause)
                     redirect = _redirect(target, response)
                     if redirect is None:
                         rate = self._rate

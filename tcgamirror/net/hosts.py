@@ -71,13 +71,10 @@ class Host:
             self._in_use -= 1
             self._changed.notify()
 
-    def record_busy(self, sent: float, status: int, *, has_wait: bool) -> None:
-        """Record a 429 or 503 to a request sent at `sent` (monotonic seconds).
-
-        has_wait: the response names the time to wait, so that other requests need no pause.
-        """
+    def record_busy(self, sent: float, status: int, *, pause: bool) -> None:
+        """Record a 429 or 503 to a request sent at `sent` (monotonic seconds), and maybe pause."""
         trouble = "too many requests" if status == 429 else "the server is busy"
-        self._adjust(sent, f"{trouble} ({status})", pause=not has_wait)
+        self._adjust(sent, f"{trouble} ({status})", pause=pause)
 
     def record_reset(self, sent: float) -> None:
         """Count a reset connection. From RESETS in a row on, each is trouble with a pause."""

@@ -195,9 +195,9 @@ def test_a_pause_ends_at_once_with_the_run(how: str) -> None:
         assert len(server.requests) == 1
 
 
-def test_a_client_with_other_timeouts_shares_pauses_and_their_end() -> None:
+def test_optional_requests_share_pauses_and_their_end() -> None:
     with RawServer(BUSY) as server, HttpClient(timeouts=replace(ONCE, pause=LONG)) as client:
-        other = client.with_timeouts(QUICK)
+        other = client.for_optional(QUICK)
         asks(client, server)
         client.end_pauses_when(lambda: True)
         with pytest.raises(Interrupted, match="pause"):
@@ -365,7 +365,7 @@ def test_connections_double_again_after_a_while_without_trouble(
     host = Host("host:443", Route({}, None), 16, LONG, Heard())
     assert connections(host) == 16
     for _ in range(3):
-        host.record_busy(time.monotonic(), 429, has_wait=True)
+        host.record_busy(time.monotonic(), 429, pause=False)
     host.record_success(time.monotonic())
     assert connections(host) == LEAST_CONNECTIONS == 4
     monkeypatch.setattr("tcgamirror.net.hosts.CALM_SECONDS", 0.0)
@@ -374,7 +374,7 @@ def test_connections_double_again_after_a_while_without_trouble(
         host.record_success(time.monotonic())
         assert connections(host) == limit
     # A request that was sent before the connections doubled shows that they are too many.
-    host.record_busy(before, 429, has_wait=True)
+    host.record_busy(before, 429, pause=False)
     assert connections(host) == 8
 
 
@@ -386,9 +386,9 @@ def test_a_success_of_a_request_sent_before_trouble_shortens_no_pause() -> None:
         with host._changed:
             success = pool.submit(host.record_success, time.monotonic())
             time.sleep(0.1)
-            host.record_busy(time.monotonic(), 429, has_wait=False)
+            host.record_busy(time.monotonic(), 429, pause=True)
         success.result(timeout=20)
-    host.record_busy(time.monotonic(), 429, has_wait=False)
+    host.record_busy(time.monotonic(), 429, pause=True)
     assert heard.lengths == [1.0, 2.0]
 
 
@@ -397,7 +397,7 @@ def test_a_new_limit_gives_no_halved_connections_back() -> None:
     for limit in (8, 32):
         host.set_limit(limit)
         assert connections(host) == limit
-    host.record_busy(time.monotonic(), 503, has_wait=True)
+    host.record_busy(time.monotonic(), 503, pause=False)
     for limit, most in ((32, 16), (8, 8), (2, 2), (32, 16)):
         host.set_limit(limit)
         assert connections(host) == most
