@@ -128,13 +128,13 @@ def fetch_due(
             except DiskFull as error:
                 dispatcher.stop(error)
             after_slide()
-    # No slide is in flight any more.
-    run.client.end_pauses_when(limits["--time-limit"], requests=True)
     known = origins()
     set_origins(run.catalogue, known)
     if run.records is not None:
         run.records.origins = known
     dispatcher.finish()
+    # Only now: `finish` may have to ask whether the site is down.
+    run.client.end_pauses_when(limits["--time-limit"], requests=True)
     report.left = len(due) - report.done - report.failed
     report.stopped_by = report.stopped_by or ("--limit" if report.left else None)
     return report

@@ -280,6 +280,20 @@ def test_a_time_limit_ends_what_a_manifests_mirror_can_do_without(
     assert pending(root) == [4 if asked == "projects" else 0]
 
 
+def test_after_the_time_limit_a_site_that_is_down_is_named(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc, "--via", "whole")
+    for command in ("refresh", "sample"):
+        went_well("--mirror", root, command)
+    rewrite(root, "^tries = .*", "tries = 1")
+    small_gdc.faults.add(Fault(r"\.svs", "stall", after=0, hold=5.0))
+    rewrite(root, "^stall = .*", "stall = 60.0")
+    small_gdc.switch("api", "refused")
+    result = run("--mirror", root, "fetch", "--time-limit", "4s")
+    assert result.code == 4 and "no slide can be reached" in result.err, result
+
+
 def test_one_ctrl_c_ends_the_pause(tmp_path: Path, small_gdc: StandIn) -> None:
     root = paused(tmp_path / "m", small_gdc)
     with started("--mirror", root, "update") as process:
