@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tcgamirror import __version__
@@ -44,25 +45,21 @@ def main(
     # Not parsed, so that errors of parsing are JSON too.
     as_json = "--json" in words
     try:
-        try:
-            return _run(words, begins)
-        except BrokenPipeError:
-            raise
-        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
-            failure = _failure(error)
-        try:
-            output.fail(failure, as_json=as_json)
-        except BrokenPipeError:
-            raise
-        except OSError:
-            # The output itself may be what is full.
-            _close_stdout()
-            output.fail(failure, as_json=False)
-        return int(failure.exit_code)
+        return _run(words, begins)
     except BrokenPipeError:
         # The reader of the output has closed it, as `head` does.
         _close_stdout()
         return int(ExitCode.DONE)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
+        failure = _failure(error)
+    try:
+        output.fail(failure, as_json=as_json)
+    except OSError:
+        # The output itself may be what is full, or nobody reads it.
+        _close_stdout()
+        with suppress(OSError):
+            output.fail(failure, as_json=False)
+    return int(failure.exit_code)
 
 
 def _run(arguments: Sequence[str], begins: Callable[[], None]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -233,6 +234,17 @@ def test_output_that_finds_no_room(mirror: Path) -> None:
             check=False,
         )
     says(Result(said.returncode, "", said.stderr), DISK_FULL, "no room", "output")
+
+
+@pytest.mark.parametrize("reader", ["full", "gone"])
+def test_a_refusal_that_cannot_be_told_keeps_its_exit_code(tmp_path: Path, reader: str) -> None:
+    gone, output = os.pipe()
+    os.close(gone)
+    if reader == "full":
+        output = os.open("/dev/full", os.O_WRONLY)
+    words = [*program(), "--mirror", str(tmp_path / "none"), "status"]
+    refused = subprocess.run(words, stdout=output, stderr=output, timeout=30, check=False)
+    assert refused.returncode == USAGE_ERROR
 
 
 # The settings -----------------------------------------------------------------------
