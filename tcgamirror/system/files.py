@@ -350,6 +350,9 @@ def known_failure(error: BaseException) -> TcgaMirrorError | None:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted")
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:
+        # Python 3.11 wraps an error raised while a class is made, as in an import.
+        return known_failure(error.__cause__)
     if (memory := lack_of_memory(error)) is not None:
         return memory
     if not isinstance(error, OSError):

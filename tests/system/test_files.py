@@ -308,3 +308,14 @@ def test_what_is_no_plain_file_is_no_lock(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     with pytest.raises(UsageError, match=str(path)), Lock(path, "update"):
         pass
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), ValueError()])
+def test_an_error_raised_while_a_class_is_made_keeps_its_exit_code(error: BaseException) -> None:
+    class Attribute:
+        def __set_name__(self, *_: object) -> None:
+            raise error
+
+    with pytest.raises(BaseException) as caught:
+        type("Class", (), {"attribute": Attribute()})
+    assert files.exit_code_of(caught.value) == files.exit_code_of(error)
