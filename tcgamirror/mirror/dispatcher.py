@@ -102,7 +102,8 @@ class Dispatcher:
                     executor.submit(slide)
                     slide = next(waiting, None)
                 # Even with none in flight, a slide that may begin waits for a worker.
-                if not shutdown.in_flight and not (may_begin and (slide or self._asking)):
+                is_asking = self._asking is not None and not shutdown.requested
+                if not (shutdown.in_flight or is_asking or (slide and may_begin)):
                     break
                 if not may_begin:
                     executor.drain()

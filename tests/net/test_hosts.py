@@ -280,16 +280,16 @@ def test_a_time_limit_ends_what_a_manifests_mirror_can_do_without(
     assert pending(root) == [4 if asked == "projects" else 0]
 
 
+@pytest.mark.parametrize(("slides", "slow"), [(4, r"\.svs"), (12, "/status")])
 def test_after_the_time_limit_a_site_that_is_down_is_named(
-    tmp_path: Path, small_gdc: StandIn
+    tmp_path: Path, small_gdc: StandIn, slides: int, slow: str
 ) -> None:
-    root = made(tmp_path / "m", small_gdc, "--via", "whole")
+    root = made(tmp_path / "m", small_gdc, "--via", "whole", slides=slides)
     for command in ("refresh", "sample"):
         went_well("--mirror", root, command)
     rewrite(root, "^tries = .*", "tries = 1")
-    small_gdc.faults.add(Fault(r"\.svs", "stall", after=0, hold=5.0))
     rewrite(root, "^stall = .*", "stall = 60.0")
-    small_gdc.switch("api", "refused")
+    small_gdc.faults.add(Fault(slow, "stall", after=0, hold=6.0), Fault("/", "500"))
     result = run("--mirror", root, "fetch", "--time-limit", "4s")
     assert result.code == 4 and "no slide can be reached" in result.err, result
 
