@@ -38,8 +38,8 @@ from tcgamirror.model.errors import (
 from tcgamirror.model.slide import Attempt, Outcome, Slide
 from tcgamirror.model.text import command_line
 from tcgamirror.system.files import atomic_write
-from tcgamirror.system.interrupt import Shutdown
-from tcgamirror.system.parallel import result_or_error, start_further_thread, start_thread
+from tcgamirror.system.interrupt import Deadline, Shutdown
+from tcgamirror.system.parallel import Background, result_or_error, start_further_thread
 
 LOCAL_PREFIX = "local:"
 """Prefix of an address that asks for processes on this machine."""
@@ -148,27 +148,32 @@ class DaskWorkers:
             address = self._start_processes(int(self._address.removeprefix(LOCAL_PREFIX)))
             resources.callback(address.close)
         connect = partial(Client, address, timeout=ANSWER_SECONDS, set_as_default=False)
-        clients: SimpleQueue[Client | BaseException] = SimpleQueue()
+        deadline = Deadline.after(2 * ANSWER_SECONDS)
+
+        def check() -> None:
+            if self._shutdown.requested:
+                raise Interrupted("stopped while connecting to the scheduler")
+            if deadline.is_reached:
+                raise OSError(f"no answer within {2 * ANSWER_SECONDS:.0f} s")
+
         # In another thread, because connecting to a server that never answers does not end.
-        start_thread(lambda: clients.put(result_or_error(connect)), "dask")
+        connecting = Background(connect, "dask")
         try:
-            client = clients.get(timeout=2 * ANSWER_SECONDS)
-        except Empty:
-            client = OSError(f"no answer within {2 * ANSWER_SECONDS:.0f} s")
-        if isinstance(client, BaseException):
-            if isinstance(client, ValueError):
-                raise UsageError(f"--dask {self._address}: {client}. Give HOST:PORT or local:N")
-            if isinstance(client, TypeError):
-                # Chained, so that the half-made client lives as long as this error. To delete the
-                # client would take 20 s and print errors.
-                raise UsageError(
-                    f"--dask {self._address}: no certificates for TLS. Name them in Dask's "
-                    "configuration, distributed.comm.tls"
-                ) from client
-            if isinstance(client, MemoryError):
-                # Dask reads a length from the first bytes, and another protocol has none there.
-                raise self._build_unreachable("another kind of server answers")
-            raise client
+            client = connecting.result(check)
+        except ValueError as error:
+            raise UsageError(
+                f"--dask {self._address}: {error}. Give HOST:PORT or local:N"
+            ) from None
+        except TypeError as error:
+            # Chained, so that the half-made client lives as long as this error. To delete the
+            # client would take 20 s and print errors.
+            raise UsageError(
+                f"--dask {self._address}: no certificates for TLS. Name them in Dask's "
+                "configuration, distributed.comm.tls"
+            ) from error
+        except MemoryError:
+            # Dask reads a length from the first bytes, and another protocol has none there.
+            raise self._build_unreachable("another kind of server answers") from None
         resources.callback(client.close, BRIEF_SECONDS)
         return client
 

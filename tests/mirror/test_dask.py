@@ -426,6 +426,21 @@ def test_an_address_of_no_scheduler(gdc: StandIn, tmp_path: Path) -> None:
     says(result, 2, "no certificates for TLS")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_wait_for_a_scheduler_that_never_answers(
+    gdc: StandIn, tmp_path: Path, number: signal.Signals
+) -> None:
+    root = made(tmp_path / "m", gdc)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with started("--mirror", root, "update", "--dask", address) as update:
+            connection, _ = server.accept()
+            update.send_signal(number)
+            # Without a signal, it ends with 4.
+            says(ended(update), 130, "stopped while connecting")
+            connection.close()
+
+
 def test_without_dask_or_with_a_shard(
     gdc: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
