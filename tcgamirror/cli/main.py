@@ -84,7 +84,7 @@ def _run(arguments: Sequence[str], begins: Callable[[], None]) -> int:
             _close_stdout()
         raise
     finally:
-        # Here BrokenPipeError is still caught; Python's flush at exit would print a traceback.
+        # Here errors of the output are still reported; the flush at the process's end is silent.
         sys.stdout.flush()
 
 
@@ -100,7 +100,7 @@ def _open_streams() -> None:
 
 
 def _close_stdout() -> None:
-    """Send unwritten output to /dev/null, so that Python's flush at exit does not fail."""
+    """Send unwritten output to /dev/null, so that no later flush fails or waits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
