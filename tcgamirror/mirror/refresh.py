@@ -55,6 +55,10 @@ READ_AGAIN = 30 * 24 * 3600.0
 """Seconds after which the listing of the same release is read again."""
 
 
+_LATE_SECONDS = 10.0
+"""Seconds after a first page from which on its release may already be the next one."""
+
+
 def from_gdc(
     catalogue: Catalogue,
     client: gdc.JsonClient,
@@ -86,7 +90,10 @@ def from_gdc(
         except NetworkError:
             return {}
 
+    is_late = False
+
     def merge(slides: Iterator[Slide]) -> MergeCounts:
+        nonlocal is_late
         try:
             # Requests the listing before the release is waited for.
             first = list(islice(slides, 1))
@@ -94,6 +101,7 @@ def from_gdc(
             # The error of another kind of server reads better for the release.
             reading.result()
             raise
+        is_late = not reading.has_ended(_LATE_SECONDS)
         return catalogue.listing.merge(
             ListingStream(reading.result(), chain(first, slides)),
             now,
@@ -103,7 +111,9 @@ def from_gdc(
 
     before = catalogue.listing.count_merges()
     merged = gdc.stream_slides(client, api, merge, on_page=on_page)
-    note_read(catalogue, now, last_attempt)
+    if not is_late:
+        # Otherwise the next run reads the listing again.
+        note_read(catalogue, now, last_attempt)
     return merged if catalogue.listing.count_merges() > before else None
 
 

@@ -8,9 +8,12 @@ import itertools
 import os
 import shutil
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,6 +162,29 @@ def test_a_gdc_listing_that_changes_meanwhile_is_merged_once(tmp_path: Path) -> 
             catalogue.listing.count_merges(),
             catalogue.reports.counts().listed,
         ) == (1, 1, 3)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_late_release_may_not_be_the_listings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """The next run then reads the listing again, which in general waits for a new release."""
+    monkeypatch.setattr(refreshing, "_LATE_SECONDS", 0.0 if late else 60.0)
+    begun, server = threading.Event(), Scripted(lambda _start, _size: page([hit(1)], 1))
+
+    class Gdc:
+        def json(self, url: str, **options: Any) -> object:
+            if url.endswith("/status"):
+                # The first page comes first.
+                assert begun.wait(60)
+                time.sleep(1.0 * late)
+            begun.set()
+            return server.json(url, **options)
+
+    with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
+        for _ in range(2):
+            refreshing.from_gdc(catalogue, Gdc(), API, accept_shrink=False)
+    assert len(server.requests) == 1 + late
 
 
 def test_an_unchanged_manifest_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
