@@ -54,6 +54,11 @@ class Ladder:
         self.current_renders = 0
         self.busy_seconds = 0.0
 
+    @property
+    def has_idle_turn(self) -> bool:
+        """Return whether a further image might be rendered at once."""
+        return self.current_renders < self._max_renders
+
     def fetch(self, slide: Slide) -> Outcome:
         """Fetch a slide and return its image, or why no source gave it.
 
@@ -119,7 +124,7 @@ def build_ladder(
     Another thread begins to import what rendering needs, while the first slides are fetched.
     """
     begin_imports()
-    by_range = Range(client, origins, work)
+    by_range = Range(client, origins, work, lambda: ladder.has_idle_turn)
     known: dict[str, Source] = {"range": by_range, "whole": Whole(client, origins, work)}
     if "tiles" in settings.via:
         # Imported late, because it imports large libraries itself.
@@ -127,4 +132,5 @@ def build_ladder(
 
         known["tiles"] = Tiles(client, settings.tiles, work, by_range.read_header)
     sources = [known[name] for name in settings.via]
-    return Ladder(sources, settings.target, store, renders=max(2, usable_cores()))
+    ladder = Ladder(sources, settings.target, store, renders=max(2, usable_cores()))
+    return ladder

@@ -55,7 +55,7 @@ LEAST_WORK = 10_000_000
 
 MOST_WORKERS = 64
 
-WORKERS_A_CORE, MOST_WORKERS_A_CORE = 4, 16
+WORKERS_A_CORE, MOST_WORKERS_A_CORE = 8, 16
 """Slides at a time for each core, at first, as one decodes while others wait, and at most."""
 
 FILES_A_WORKER, OTHER_FILES = 12, 64

@@ -46,7 +46,7 @@ MIN_PART_BYTES = 320 << 10
 MAX_PART_BYTES = 2 << 20
 """Bytes of one request for tiles; each request in flight is held in memory."""
 PARTS = 4
-"""Requests that a span of tiles is split into, unless it is very large or small."""
+"""Requests that an urgent span is split into, unless it is very large or small."""
 PARALLEL_REQUESTS = PARTS + 3
 """Requests in flight for one slide: those for tiles, the base's counts and a directory."""
 MAX_PATCH_BYTES = 64 << 20
@@ -71,6 +71,7 @@ class RemoteFile:
         slide: Slide,
         sparse: SparseFile,
         meter: Meter,
+        is_urgent: Callable[[], bool],
         origin: Origin,
     ) -> None:
         self.size = sparse.size
@@ -78,6 +79,7 @@ class RemoteFile:
         self._client = client
         self._url = origin.url(slide)
         self._meter = meter
+        self._is_urgent = is_urgent
         self._origin = origin
         self._queue = TaskQueue(PARALLEL_REQUESTS, "range")
         self._requested: dict[Span, Task] = {}
@@ -97,8 +99,9 @@ class RemoteFile:
         missing = _missing(self._known, spans)
         if missing and missing[-1].stop > self.size:
             raise BadSlide(f"bytes {missing[-1]} are outside of the file ({self.size} bytes)")
+        count = PARTS if self._is_urgent() else 1
         for span in missing:
-            for part in _split_into_parts(span):
+            for part in _split_into_parts(span, count):
                 self._requested[part] = self._queue.add(partial(self._fetch_part, part))
 
     def fetch(self, spans: Iterable[Span]) -> None:
@@ -144,10 +147,9 @@ def _missing(known: SpanSet, spans: Iterable[Span]) -> list[Span]:
     return [gap for span in needed for gap in known.gaps(span)]
 
 
-def _split_into_parts(span: Span) -> list[Span]:
-    """Split a span into PARTS nearly equal parts: more if they are large, fewer if small."""
-    count = max(PARTS, -(-span.length // MAX_PART_BYTES))
-    return split(span, count, MIN_PART_BYTES)
+def _split_into_parts(span: Span, count: int) -> list[Span]:
+    """Split a span into `count` nearly equal parts: more if they are large, fewer if small."""
+    return split(span, max(count, -(-span.length // MAX_PART_BYTES)), MIN_PART_BYTES)
 
 
 Connect = Callable[[Origin], RemoteFile]
@@ -159,10 +161,18 @@ class Range:
 
     name = "range"
 
-    def __init__(self, client: HttpClient, origins: Origins, work: Workspace) -> None:
+    def __init__(
+        self,
+        client: HttpClient,
+        origins: Origins,
+        work: Workspace,
+        is_urgent: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """is_urgent: whether cores are idle, so that bytes are worth more requests."""
         self._client = client
         self._origins = origins
         self._work = work
+        self._is_urgent = is_urgent
 
     @contextmanager
     def open(self, slide: Slide, target: Target, meter: Meter) -> Iterator[LevelReader]:
@@ -205,7 +215,7 @@ class Range:
             size = self._origins.first_success(read_size, ranged=True)
         identity = f"{slide.file_id} {slide.md5}"
         with SparseFile.open(folder / "slide.part", identity=identity, size=size) as sparse:
-            yield sparse, partial(RemoteFile, self._client, slide, sparse, meter)
+            yield sparse, partial(RemoteFile, self._client, slide, sparse, meter, self._is_urgent)
 
     def _finer_level_fetcher(self, sparse: SparseFile, connect: Connect) -> Fetch:
         """Return a function that fetches parts of finer levels from the first origin with them.

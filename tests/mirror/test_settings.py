@@ -170,9 +170,9 @@ def test_hostile_files_are_one_sentence_at_once(path: Path) -> None:
 @pytest.mark.parametrize(
     ("chosen", "first", "most"),
     [
-        ({}, min(64, 4 * usable_cores()), min(64, 16 * usable_cores())),
-        ({"bucket": None}, min(4, 4 * usable_cores()), 4),
-        ({"via": ("tiles", "range")}, min(4, 4 * usable_cores()), 4),
+        ({}, min(64, 8 * usable_cores()), min(64, 16 * usable_cores())),
+        ({"bucket": None}, min(4, 8 * usable_cores()), 4),
+        ({"via": ("tiles", "range")}, min(4, 8 * usable_cores()), 4),
         ({"bucket_connections": 1}, 1, 1),
         ({"workers": 37}, 37, 37),
     ],

@@ -18,7 +18,14 @@ from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
-from tcgamirror.sources.range import GAP, LOOK_AHEAD, MAX_SPECULATIVE_BYTES, TAIL
+from tcgamirror.sources.range import (
+    GAP,
+    LOOK_AHEAD,
+    MAX_SPECULATIVE_BYTES,
+    MIN_PART_BYTES,
+    TAIL,
+    Range,
+)
 from tcgamirror.sources.whole import LocalFile
 from tests.gdc import Listed, Record, StandIn, listed
 from tests.support.fetching import (
@@ -28,9 +35,11 @@ from tests.support.fetching import (
     level_sizes,
     level_target,
     made,
+    origins_of,
     overlaps,
     ranges,
     slide_of,
+    workspace,
 )
 from tests.support.levels import (
     EVERY_SLIDE,
@@ -332,3 +341,17 @@ def test_the_header_is_read_for_two_small_requests_and_not_fetched_again(
         assert meter.bytes <= 2 * LOOK_AHEAD
         made(source, slide_of(file), Target(None, 99))
         assert overlaps(ranges(gdc.served)) == []
+
+
+@pytest.mark.parametrize(("is_urgent", "parts"), [(True, 3), (False, 1)])
+def test_tiles_are_split_into_several_requests_for_idle_cores(
+    tmp_path: Path, client: HttpClient, is_urgent: bool, parts: int
+) -> None:
+    file = listed(make_slide(tmp_path / "slide.svs", SlideSpec(width=3000, height=2100)))
+    assert 3 * MIN_PART_BYTES < tile_bytes(tmp_path / "slide.svs", 0) < 4 * MIN_PART_BYTES
+    with StandIn([file]) as gdc:
+        source = Range(client, origins_of(gdc), workspace(tmp_path / "work"), lambda: is_urgent)
+        with source.open(slide_of(file), level_target(Size(3000, 2100)), Meter()):
+            pass
+        large = [span for span in ranges(gdc.served) if span.length > MIN_PART_BYTES // 2]
+    assert len(large) == parts

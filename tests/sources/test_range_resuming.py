@@ -208,7 +208,7 @@ def test_simultaneous_etags_agree(
         SparseFile.open(path, identity="x", size=len(CONTENT)) as partial,
     ):
         origin = Origin("gdc", server.url(""))
-        remote = RemoteFile(client, Slide("id", "name"), partial, Meter(), origin)
+        remote = RemoteFile(client, Slide("id", "name"), partial, Meter(), lambda: True, origin)
         spans = [Span(start, start + 8) for start in range(0, 200_000, 50_000)]
         if len(set(etags)) == 1:
             remote.fetch(spans)
@@ -227,7 +227,7 @@ def remote_file(
     gdc: StandIn, client: HttpClient, partial: SparseFile, host: str = "gdc"
 ) -> RemoteFile:
     origin = Origin(host, gdc.bucket if host == "bucket" else gdc.api)
-    return RemoteFile(client, slide_of(gdc.files[0]), partial, Meter(), origin)
+    return RemoteFile(client, slide_of(gdc.files[0]), partial, Meter(), lambda: True, origin)
 
 
 def test_when_the_bucket_dies_amid_a_slide_the_gdc_goes_on(
