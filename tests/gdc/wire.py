@@ -43,7 +43,7 @@ def is_reset_on_close(connection: socket.socket) -> bool:
 
 
 def is_read(connection: socket.socket) -> bool:
-    """Whether the other end, on this machine too, has read all that was sent, or has gone."""
+    """Return whether the other end, on the same machine, has read all that was sent or has gone."""
     with suppress(OSError):
         own, other = connection.getsockname()[1], connection.getpeername()[1]
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
