@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tcgamirror import __version__
 from tcgamirror.cli import output
@@ -22,6 +23,9 @@ from tcgamirror.model.errors import (
     lack_of_memory,
 )
 from tcgamirror.model.text import command_line
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 def main(
@@ -57,8 +61,7 @@ def main(
     except OSError:
         # The output itself may be what is full, or nobody reads it.
         _close_stdout()
-        with suppress(OSError):
-            output.fail(failure, as_json=False)
+        output.fail(failure, as_json=False)
     return int(failure.exit_code)
 
 
@@ -88,8 +91,22 @@ def _run(arguments: Sequence[str], begins: Callable[[], None]) -> int:
         sys.stdout.flush()
 
 
+class _Messages(io.FileIO):
+    """The process's stderr, which loses what it cannot write, so that no message ends a run.
+
+    The terminal may have been closed, the log's disk be full, or its reader have ended.
+    """
+
+    def write(self, data: ReadableBuffer) -> int:
+        # None is the result for a reader that is late and must not be waited for.
+        written: int | None = None
+        with suppress(OSError):
+            written = super().write(data)
+        return memoryview(data).nbytes if written is None else written
+
+
 def _open_streams() -> None:
-    """Open closed streams (`>&-`) on /dev/null.
+    """Open closed streams (`>&-`) on /dev/null, and stderr so that it raises no error.
 
     In this order each gets its own number back. Otherwise the catalogue could get number 2,
     to which libraries write.
@@ -97,6 +114,11 @@ def _open_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+    own = sys.__stderr__
+    # A caller within this process may have set another one.
+    if own is not None and own is sys.stderr:
+        raw = io.BufferedWriter(_Messages(own.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, own.encoding, own.errors, line_buffering=True)
 
 
 def _close_stdout() -> None:

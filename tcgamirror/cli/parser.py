@@ -7,13 +7,16 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tcgamirror import __version__
 from tcgamirror.cli.argtypes import FILES, FOLDERS, TYPES
 from tcgamirror.cli.commands import CHOICES, COMMANDS, HEADINGS, MODULES, REMEDIES
 from tcgamirror.model.errors import ExitCode, UsageError
 from tcgamirror.model.text import did_you_mean
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 VERSION = f"tcgamirror {__version__}"
 
@@ -69,6 +72,10 @@ class Parser(argparse.ArgumentParser):
             message += "".join(f". Choose {', '.join(map(str, each))}" for each in choices)
         end = "" if message.endswith((".", "?")) else "."
         raise UsageError(f"{message}{end} See {self.prog} --help")
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        # argparse's own hides that there is no room for the help.
+        print(self.format_help(), end="", file=file)
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         if not arg_string and action.metavar in (*FOLDERS, *FILES):

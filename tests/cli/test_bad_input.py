@@ -223,10 +223,11 @@ def test_a_catalogue_of_another_version(
     changes_nothing(mirror, USAGE_ERROR, "catalogue.db", *words, command=command)
 
 
-def test_output_that_finds_no_room(mirror: Path) -> None:
+@pytest.mark.parametrize("command", ["status", "--help", "get --help"])
+def test_output_that_finds_no_room(mirror: Path, command: str) -> None:
     with Path("/dev/full").open("w") as full:
         said = subprocess.run(
-            [*program(), "--mirror", str(mirror), "status"],
+            [*program(), "--mirror", str(mirror), *command.split()],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

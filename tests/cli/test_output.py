@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import pty
 import re
 import shlex
 import subprocess
@@ -25,7 +27,7 @@ from tests.gdc import Fault, StandIn
 from tests.support.catalogues import FETCHED, LOST, PICTURE, slide
 from tests.support.command import on_a_terminal, program, surroundings, went_well
 from tests.support.crowd import crowd
-from tests.support.mirrors import made
+from tests.support.mirrors import made, rows
 from tests.support.publishing import made_up
 
 GOOD = Outcome(slide("a"), (FETCHED,), PICTURE)
@@ -152,6 +154,33 @@ def test_a_terminal_shows_a_bar_that_fits_it(tmp_path: Path, small_gdc: StandIn)
     assert any("kB at " in bar and "/s" in bar and bar.endswith(" left") for bar in bars)
     assert max(map(len, bars)) <= 80
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h")
+
+
+@pytest.mark.parametrize("stderr", ["terminal", "full", "reader"])
+def test_a_run_goes_on_whose_messages_cannot_be_written(
+    tmp_path: Path, small_gdc: StandIn, stderr: str
+) -> None:
+    root = made(tmp_path / "m", small_gdc, "--via", "range", slides=15)
+    small_gdc.delay = 0.03
+    small_gdc.faults.add(Fault(small_gdc.files[0].file_id, "404"))
+    ours, theirs = pty.openpty() if stderr == "terminal" else os.pipe()
+    if stderr == "full":
+        os.close(theirs)
+        theirs = os.open("/dev/full", os.O_WRONLY)
+    words = [*program(), "--mirror", str(root), "update"]
+    with subprocess.Popen(
+        words, env=surroundings(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        if stderr == "terminal":
+            shown = b""
+            while b"fetching" not in shown:
+                shown += os.read(ours, 4096)
+        os.close(ours)
+        result, _ = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert b"14 slides fetched, 1 failed" in result
+    assert rows(root, "select done, failed, exit_code from runs") == [(14, 1, 3)]
 
 
 # Status -----------------------------------------------------------------------------
