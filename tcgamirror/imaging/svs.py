@@ -34,7 +34,8 @@ MAX_SIDE = 2_000_000
 MAX_NUMBER_BYTES = 8
 """Bytes of an offset or a count in a tile array."""
 
-MAX_TILE_SIDE = 4096
+MAX_TILE_SIDE = 2048
+"""Pixels. A hostile JPEG 2000 tile may take 90 bytes of memory for each of its pixels."""
 
 NON_LEVEL_SUBFILES = (1, 9)
 """NewSubfileType of thumbnails and labels (1), and of macros (9)."""
