@@ -273,6 +273,15 @@ class Queue(Part):
         with self._database.change() as connection:
             connection.executemany(f"{REQUEUE} file_name = ?", ((name,) for name in names))
 
+    def requeue_failed(self, run: int) -> None:
+        """Make the slides pending again that failed in a run which ended as no server answered."""
+        with self._database.change() as connection:
+            connection.execute(
+                f"{REQUEUE} status = 'failed' "
+                "AND file_name IN (SELECT file_name FROM attempts WHERE run = ?)",
+                (run,),
+            )
+
 
 def _error(attempts: Sequence[Attempt]) -> str:
     faults = [f"{attempt.source}: {attempt.message}" for attempt in attempts if attempt.message]

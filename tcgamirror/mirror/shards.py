@@ -32,7 +32,7 @@ from tcgamirror.imaging.store import Store, former_path
 from tcgamirror.mirror.directory import SHARDS
 from tcgamirror.mirror.journal import Journal
 from tcgamirror.model import text
-from tcgamirror.model.errors import Locked, TcgaMirrorError
+from tcgamirror.model.errors import ExitCode, Locked, TcgaMirrorError
 from tcgamirror.model.fields import matching, number, whole
 from tcgamirror.model.shard import Shard
 from tcgamirror.model.slide import Attempt, ImageFormat, Outcome, Slide, Status
@@ -334,6 +334,8 @@ def _apply(
                 done[name] = done.get(name, False) or found.picture is not None
                 former += record(catalogue, found, number, now)
             case (exit_code, origins):
+                if exit_code == ExitCode.UNREACHABLE:
+                    catalogue.queue.requeue_failed(number)
                 catalogue.end_run(number, exit_code=exit_code, now=now)
                 set_origins(catalogue, origins)
     return former, invalid

@@ -71,6 +71,30 @@ def test_an_update_without_the_api(tmp_path: Path, small_gdc: StandIn, state: st
     assert "nothing to fetch: 6 of 6" in updated(root).out
 
 
+def test_an_outage_delays_no_slide(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=6)
+    went_well("--mirror", root, "update", "--limit", "2")
+    # It is tried only once, as it is no longer listed.
+    change(
+        root,
+        "update slides set upstream = 'withdrawn' where file_name = "
+        "(select file_name from images where status = 'pending')",
+    )
+    small_gdc.switch("api", "refused")
+    small_gdc.switch("bucket", "refused")
+    for command in ("update", "fetch --retry-failed", "fetch --shard 1/1"):
+        assert inside("--mirror", root, *command.split()).code == UNREACHABLE
+        # It collects what a shard recorded.
+        assert inside("--mirror", root, "sample").code == 0
+        assert column(root, "select status from images order by status") == [
+            *["done"] * 2,
+            *["pending"] * 4,
+        ]
+    small_gdc.switch("api", "up")
+    small_gdc.switch("bucket", "up")
+    assert "4 slides fetched, 0 failed" in updated(root).out
+
+
 def test_refresh_and_a_first_night_need_the_api(tmp_path: Path, small_gdc: StandIn) -> None:
     root, other = (made(tmp_path / name, small_gdc, slides=1) for name in "mn")
     updated(other)
