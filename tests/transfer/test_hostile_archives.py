@@ -245,6 +245,20 @@ def test_an_image_that_differs_from_its_row_is_left_out(
 
 
 @pytest.mark.parametrize("command", ["import", "sync"])
+def test_dimensions_are_compared_though_the_digest_is_right(
+    copy: Path, root: Path, command: str
+) -> None:
+    path = str(column(copy, "select min(path) from mirror")[0])
+    with catalogue(copy) as connection:
+        connection.execute("UPDATE images SET height = height + 1 WHERE path = ?", (path,))
+    words = ("sync", copy, root) if command == "sync" else ("--mirror", root, "import", copy)
+    result = inside(*words)
+    assert result.code == 3 and "not as many as the catalogue says" in result.out + result.err
+    assert sorted(images(root)) == sorted(set(images(copy)) - {path})
+    assert path not in column(root, "select path from mirror where status = 'done'")
+
+
+@pytest.mark.parametrize("command", ["import", "sync"])
 def test_pixels_are_decoded_by_request(copy: Path, root: Path, command: str) -> None:
     path = str(column(copy, "select min(path) from mirror")[0])
     data = bytearray((copy / path).read_bytes())
