@@ -14,6 +14,7 @@ from tcgamirror.mirror.lockfile import (
     Differences,
     LockFile,
     compare,
+    compares_pixels,
     lock_lines,
     make_lock,
     read_lock,
@@ -89,8 +90,8 @@ def warn_if_altered(lock: LockFile, path: Path) -> None:
 def say_comparison(lock: LockFile, path: Path, settings: Settings) -> None:
     """Say how images of a mirror of other settings are compared with the locked ones."""
     if lock.settings.fixed != settings.fixed:
-        of_one_target = lock.settings.target == settings.target
-        how = "compared by their pixels alone" if of_one_target else "not compared"
+        by_pixels = compares_pixels(lock, settings)
+        how = "compared by their pixels alone" if by_pixels else "not compared"
         output.say(f"images are {how}: {path} has {lock.settings.fixed}, not {settings.fixed}")
 
 

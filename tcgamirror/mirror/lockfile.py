@@ -26,7 +26,7 @@ from tcgamirror.mirror.settings import LOCKED, OPTIONAL, Settings, read_sample, 
 from tcgamirror.model import fields as values
 from tcgamirror.model.errors import BadLockFile, BadSettings
 from tcgamirror.model.sampling import Plan
-from tcgamirror.model.slide import Slide
+from tcgamirror.model.slide import ImageFormat, Slide
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import open_regular
 
@@ -379,14 +379,23 @@ Differences = Mapping[str, Sequence[str]]
 """File names of slides that are not as locked, in the lock file's order, by the way."""
 
 
+def compares_pixels(lock: LockFile, settings: Settings) -> bool:
+    """Return whether images of these settings are compared with the locked ones by their pixels.
+
+    Neither JPEG images nor lock files of older versions have a digest of pixels.
+    """
+    has_pixels = any(slide.pixels_sha256 for slide in lock.slides)
+    is_jpeg = ImageFormat.JPEG in (lock.settings.form, settings.form)
+    return lock.settings.target == settings.target and has_pixels and not is_jpeg
+
+
 def compare(lock: LockFile, settings: Settings, catalogue: Catalogue) -> Differences:
     """Return the slides that the mirror does not have as locked.
 
     settings: of the mirror. Images of another target than the locked ones are not compared, and
     images of another format by their pixels alone.
     """
-    same_files = lock.settings.fixed == settings.fixed
-    same_pixels = lock.settings.target == settings.target
+    same_files, by_pixels = lock.settings.fixed == settings.fixed, compares_pixels(lock, settings)
     wanted = set(lock.names)
     now = {name: known for name, *known in catalogue.reports.query(_NOW).rows if name in wanted}
     # Of slides that are not sampled or not listed, too.
@@ -394,7 +403,7 @@ def compare(lock: LockFile, settings: Settings, catalogue: Catalogue) -> Differe
     found: dict[str, list[str]] = {way: [] for way in WAYS}
     for slide in lock.slides:
         if not same_files:
-            pixels_sha256 = slide.pixels_sha256 if same_pixels else None
+            pixels_sha256 = slide.pixels_sha256 if by_pixels else None
             slide = replace(slide, sha256=None, pixels_sha256=pixels_sha256)
         known = now.get(slide.file_name, (False, *[None] * 5))
         if way := _difference(slide, *known, excluded=slide.file_name in excluded):

@@ -290,12 +290,24 @@ def test_equal_pixels_of_another_format_are_as_locked(small_gdc: StandIn, tmp_pa
     told = inside("--mirror", again, "lock", "--check", lock)
     assert told.code == 0 and told.out == "2 of 2 slides are as locked\n"
     assert told.sentence.startswith("images are compared by their pixels alone")
+    locked, tiff = lockfile.read_lock(lock), read_settings(again / "tcgamirror.toml")
+    older = tuple(replace(slide, pixels_sha256=None) for slide in locked.slides)
+    assert lockfile.compares_pixels(locked, tiff)
+    assert not lockfile.compares_pixels(replace(locked, slides=older), tiff)
     with sqlite3.connect(again / CATALOGUE) as catalogue:
         catalogue.execute("UPDATE images SET pixels_sha256 = ? WHERE rowid = 1", ("cd" * 32,))
         catalogue.execute("UPDATE images SET mpp_x = mpp_x + 1 WHERE rowid = 2")
     told = inside("--mirror", again, "lock", "--check", lock)
     assert told.code == 3 and told.out.count("other image") == 2
     assert f"2 slides of {LOCKED} with another image than locked" in updated(again).out
+
+
+def test_jpeg_images_are_not_said_to_be_compared(small_gdc: StandIn, tmp_path: Path) -> None:
+    """They have no digest of pixels, as these depend on the decoder."""
+    lock = write_lock(tmp_path / "first", small_gdc, slides=1)
+    options = ("--format", "jpeg", *addresses(small_gdc))
+    made = inside("--mirror", tmp_path / "again", "init", "--lock", lock, *options)
+    assert made.code == 0 and made.sentence.startswith("images are not compared")
 
 
 def test_a_shortened_lock_file_is_accepted(small_gdc: StandIn, tmp_path: Path) -> None:
