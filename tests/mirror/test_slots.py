@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from tcgamirror.mirror import fetch
+from tcgamirror.mirror.settings import Bounds
 from tcgamirror.mirror.slots import Slots
+from tests.gdc import StandIn
+from tests.support.command import FROM_WITHIN
+from tests.support.mirrors import filled
 
 SLIDE = 1_000_000
 """Bytes of each slide."""
@@ -92,3 +99,20 @@ def test_they_are_no_more_where_nothing_comes(good: int) -> None:
 def test_a_set_number_is_kept(number: int) -> None:
     counts = Machine(seconds=3.0).counts(lambda clock: Slots(number, number, clock), 300)
     assert set(counts) == {number}
+
+
+@FROM_WITHIN
+def test_an_update_has_more_slides_in_flight_than_at_first(
+    small_gdc: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "worker_bounds", lambda _: Bounds(1, 4))
+    small_gdc.delay = 0.05
+    filled(tmp_path / "m", small_gdc, slides=12)
+    spans: dict[str, tuple[float, float]] = {}
+    for record in small_gdc.served:
+        if record.path.endswith(".svs"):
+            began, _ = spans.get(record.path, (record.time, 0))
+            spans[record.path] = began, record.ended
+    in_order = sorted(spans.values())
+    assert len(in_order) == 12 and in_order[0][1] < in_order[1][0]
+    assert any(later[0] < earlier[1] for earlier, later in pairwise(in_order))
