@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -172,6 +173,21 @@ def test_paths_are_forced_to_any_disk_or_it_is_told_why_not(
     sync_paths([f"{tmp_path}/", str(file)])
     with pytest.raises(FileNotFoundError, match="gone"):
         sync_paths([str(file), f"{tmp_path}/gone/"])
+
+
+@pytest.mark.parametrize(
+    ("release", "at_once"),
+    [("4.18.0-553.el8_10.x86_64", False), ("5.8.0", True), ("6.18-rc1", True), ("Linux", False)],
+)
+def test_a_disk_is_flushed_at_once_only_where_failures_are_reported(
+    release: str, at_once: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release=release))
+    monkeypatch.setattr(mounts, "is_local", lambda _: True)
+    monkeypatch.setattr(files, "sync_disk", flushed.append)
+    sync_paths([f"{tmp_path}/"])
+    assert bool(flushed) is at_once
 
 
 def test_a_linked_folder_is_forced_to_the_disk_that_it_is_on(
