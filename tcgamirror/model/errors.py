@@ -15,6 +15,8 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import ClassVar
 
+from tcgamirror.model.text import plain
+
 
 class ExitCode(IntEnum):
     """A command's exit code, as scripts read it."""
@@ -31,13 +33,15 @@ class ExitCode(IntEnum):
 
 
 class TcgaMirrorError(Exception):
-    """The root of the tree; only its descendants are raised.
+    r"""The root of the tree; only its descendants are raised.
 
     fault: The class's name in words. Catalogues keep it, so a renamed class keeps its old one.
     found: What the command found before, as members of the JSON object that reports the error.
 
     >>> ServerError.fault, Timeout("...").fault
     ('server error', 'too slow')
+    >>> str(Timeout("two\nlines"))
+    'two lines'
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.BUG
@@ -51,6 +55,10 @@ class TcgaMirrorError(Exception):
         cls.exit_code = cls.exit_code if exit_code is None else exit_code
         cls.retryable = retryable
         cls.fault = fault or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__).lower()
+
+    def __str__(self) -> str:
+        """Return the message in one printable line, as it may quote any server, file or SQL."""
+        return plain(super().__str__())
 
 
 # What the user asked for -----------------------------------------------------
