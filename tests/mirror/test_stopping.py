@@ -81,6 +81,7 @@ def done(root: Path) -> int:
 
 def test_one_ctrl_c_finishes_the_slides_in_flight(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, slides=SLIDES)
+    rewrite(root, "^workers = .*", "workers = 4")
     small_gdc.delay = DELAY
     with started("--mirror", root, "update") as update:
         until(lambda: small_gdc.requests(FILES))
