@@ -69,7 +69,7 @@ class Threads:
 
     @property
     def current_renders(self) -> int:
-        return self._ladder.current_renders
+        return self._ladder.turns.current
 
     def has_room(self) -> bool:
         if self._may_grow and self._in_flight == self._threads < self._slots.count:
@@ -95,7 +95,7 @@ class Threads:
         if results:
             self._slots.add_ended(
                 len(results),
-                busy_seconds=self._ladder.busy_seconds,
+                busy_seconds=self._ladder.turns.busy_seconds,
                 bytes_moved=self.bytes_moved,
             )
         return results

@@ -33,31 +33,53 @@ from tcgamirror.sources.workspace import Workspace
 from tcgamirror.system.parallel import result_or_error, usable_cores
 
 
-class Ladder:
-    """The sources of one mirror, with its target and its store.
+class Turns:
+    """The turns of rendering: few images at the same time, which bounds memory.
 
-    renders: most images rendered at the same time, which bounds memory. More slides may wait for
-    the network meanwhile. traffic: use of the network so far. current_renders: images being
-    rendered. busy_seconds: seconds of rendering so far, of all images, divided by `renders`.
+    More slides may wait for the network meanwhile. current: images being rendered. busy_seconds:
+    seconds of rendering so far, of all images, divided by the number of turns.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._free = threading.Semaphore(count)
+        self._lock = threading.Lock()
+        self.current = 0
+        self.busy_seconds = 0.0
+
+    def are_left(self) -> bool:
+        """Return whether a further image might be rendered at once."""
+        return self.current < self._count
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Wait until an image may be rendered, and count it and its time."""
+        with self._free:
+            began = time.monotonic()
+            with self._lock:
+                self.current += 1
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self.current -= 1
+                    self.busy_seconds += (time.monotonic() - began) / self._count
+
+
+class Ladder:
+    """The sources of one mirror, with its target, its store and the turns of rendering.
+
+    traffic: use of the network so far.
     """
 
     def __init__(
-        self, sources: Sequence[Source], target: Target, store: Store, renders: int
+        self, sources: Sequence[Source], target: Target, store: Store, turns: Turns
     ) -> None:
         self._sources = sources
         self._target = target
         self._store = store
-        self._max_renders = renders
-        self._turns = threading.Semaphore(renders)
-        self._lock = threading.Lock()
+        self.turns = turns
         self.traffic = Meter()
-        self.current_renders = 0
-        self.busy_seconds = 0.0
-
-    @property
-    def has_idle_turn(self) -> bool:
-        """Return whether a further image might be rendered at once."""
-        return self.current_renders < self._max_renders
 
     def fetch(self, slide: Slide) -> Outcome:
         """Fetch a slide and return its image, or why no source gave it.
@@ -90,21 +112,7 @@ class Ladder:
 
     def _make(self, slide: Slide, source: Source, meter: Meter) -> Picture:
         with source.open(slide, self._target, meter) as reader:
-            return self._store.write(slide, source.name, reader, self._hold_turn())
-
-    @contextmanager
-    def _hold_turn(self) -> Iterator[None]:
-        """Wait until an image may be rendered, and count it and its time."""
-        with self._turns:
-            began = time.monotonic()
-            with self._lock:
-                self.current_renders += 1
-            try:
-                yield
-            finally:
-                with self._lock:
-                    self.current_renders -= 1
-                    self.busy_seconds += (time.monotonic() - began) / self._max_renders
+            return self._store.write(slide, source.name, reader, self.turns.hold())
 
 
 def failure_of(error: BaseException) -> TcgaMirrorError:
@@ -124,7 +132,8 @@ def build_ladder(
     Another thread begins to import what rendering needs, while the first slides are fetched.
     """
     begin_imports()
-    by_range = Range(client, origins, work, lambda: ladder.has_idle_turn)
+    turns = Turns(max(2, usable_cores()))
+    by_range = Range(client, origins, work, turns.are_left)
     known: dict[str, Source] = {"range": by_range, "whole": Whole(client, origins, work)}
     if "tiles" in settings.via:
         # Imported late, because it imports large libraries itself.
@@ -132,5 +141,4 @@ def build_ladder(
 
         known["tiles"] = Tiles(client, settings.tiles, work, by_range.read_header)
     sources = [known[name] for name in settings.via]
-    ladder = Ladder(sources, settings.target, store, renders=max(2, usable_cores()))
-    return ladder
+    return Ladder(sources, settings.target, store, turns)

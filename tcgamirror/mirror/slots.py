@@ -41,7 +41,7 @@ class Slots:
         """Count slides that ended.
 
         Args:
-            busy_seconds: As of `Ladder`, for the run so far.
+            busy_seconds: As of `Turns`, for the run so far.
             bytes_moved: Bytes over the network in the run so far.
         """
         self._ended += slides

@@ -166,7 +166,7 @@ class Range:
         client: HttpClient,
         origins: Origins,
         work: Workspace,
-        is_urgent: Callable[[], bool] = lambda: True,
+        is_urgent: Callable[[], bool],
     ) -> None:
         """is_urgent: whether cores are idle, so that bytes are worth more requests."""
         self._client = client

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from tcgamirror.imaging.store import Store
-from tcgamirror.mirror.ladder import Ladder
+from tcgamirror.mirror.ladder import Ladder, Turns
 from tcgamirror.model.errors import Damaged, DiskFull, Interrupted, NotFound
 from tcgamirror.model.slide import Attempt, ImageFormat, Outcome, Picture, Slide, Target
 from tcgamirror.net.client import HttpClient
@@ -66,7 +66,7 @@ def outcome(
 ) -> Outcome:
     """What comes of the stand-in's first slide. ranged: whether `range` is tried first."""
     rungs = sources(gdc, client, folder / "work", bucket=bucket)[0 if ranged else 1 :]
-    ladder = Ladder(rungs, target, Store(folder, ImageFormat.PNG), renders=2)
+    ladder = Ladder(rungs, target, Store(folder, ImageFormat.PNG), Turns(2))
     result = ladder.fetch(slide_of(gdc.files[0]))
     assert ladder.traffic.bytes == sum(attempt.bytes_fetched for attempt in result.attempts)
     return result
@@ -136,7 +136,7 @@ def test_few_slides_are_rendered_at_once(file: Listed, client: HttpClient, tmp_p
     store = Busy(tmp_path, ImageFormat.PNG)
     with StandIn(files) as gdc, ThreadPoolExecutor(6) as workers:
         rungs = sources(gdc, client, tmp_path / "work")
-        ladder = Ladder(rungs, COARSE, store, renders=2)
+        ladder = Ladder(rungs, COARSE, store, Turns(2))
         result = list(workers.map(ladder.fetch, map(slide_of, files)))
     assert [faults_of(outcome.attempts) for outcome in result] == [[("range", None)]] * 6
     assert store.most == 2
@@ -294,7 +294,7 @@ def test_a_disk_that_fails_where_it_is_read_is_told_as_one_and_not_as_a_bug(
     left.parent.mkdir(parents=True)
     left.write_text("an earlier run's")
     rungs = sources(gdc, client, work)[rung : rung + 1]
-    ladder = Ladder(rungs, COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
+    ladder = Ladder(rungs, COARSE, Store(tmp_path, ImageFormat.PNG), Turns(2))
     monkeypatch.setattr(call, failing(work))
     with pytest.raises(Damaged, match=r"the disk fails at .*/work/"):
         ladder.fetch(slide_of(gdc.files[0]))

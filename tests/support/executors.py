@@ -13,7 +13,7 @@ from tcgamirror.imaging.level_reader import LevelReader
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.dispatcher import Dispatcher
 from tcgamirror.mirror.executor import Threads
-from tcgamirror.mirror.ladder import Ladder
+from tcgamirror.mirror.ladder import Ladder, Turns
 from tcgamirror.mirror.slots import Slots
 from tcgamirror.model.slide import ImageFormat, Picture, Slide, Target
 from tcgamirror.net.throttle import Meter
@@ -55,7 +55,7 @@ def ladder_of(
     """Return the ladder of stubs that do this."""
     store = _StubStore(Path("/nowhere"), ImageFormat.PNG)
     store.seconds = render_seconds
-    return Ladder([Stub(act) for act in acts], Target(8.0, None), store, renders)
+    return Ladder([Stub(act) for act in acts], Target(8.0, None), store, Turns(renders))
 
 
 def slides(count: int) -> list[Slide]:

@@ -91,7 +91,7 @@ def workspace(work: Path) -> Workspace:
 
 
 def by_range(gdc: StandIn, client: HttpClient, work: Path, origins: Origins | None = None) -> Range:
-    return Range(client, origins or origins_of(gdc), workspace(work))
+    return Range(client, origins or origins_of(gdc), workspace(work), lambda: True)
 
 
 def by_whole(gdc: StandIn, client: HttpClient, work: Path) -> Whole:
