@@ -331,8 +331,11 @@ class HttpClient:
                 yield host, exchange
             except NetworkError as error:
                 # A connection that breaks after enough bytes does not count as a reset.
-                if is_reset(error) and exchange.bytes_received < self._worth:
+                few = exchange.bytes_received < self._worth
+                if is_reset(error) and few:
                     host.record_reset(exchange.start)
+                elif isinstance(error, Timeout) and few and exchange.bytes_received:
+                    host.record_slow(exchange.start)
                 elif is_reset(error) or not error.retryable:
                     host.record_success(exchange.start)
                 raise

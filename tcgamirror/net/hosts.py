@@ -1,8 +1,9 @@
 """The connections to a host, and the pauses of all requests to it while it is overloaded.
 
 A host that answers 429 or 503 without Retry-After, or resets connections in a row, gets no
-requests for a while. Each further pause is longer, until a request succeeds. A host in trouble
-also loses half of its connections. They double after each CALM_SECONDS without trouble.
+requests for a while. Each further pause is longer, until a request succeeds. A host in trouble,
+or one whose bodies are too slow, also loses half of its connections. They double after each
+CALM_SECONDS without trouble.
 """
 
 from __future__ import annotations
@@ -75,6 +76,10 @@ class Host:
         """Record a 429 or 503 to a request sent at `sent` (monotonic seconds), and maybe pause."""
         trouble = "too many requests" if status == 429 else "the server is busy"
         self._adjust(sent, f"{trouble} ({status})", pause=pause)
+
+    def record_slow(self, sent: float) -> None:
+        """Record a body that was too slow: its link may be shared by too many connections."""
+        self._adjust(sent, "it is slow", pause=False)
 
     def record_reset(self, sent: float) -> None:
         """Count a reset connection. From RESETS in a row on, each is trouble with a pause."""

@@ -10,17 +10,19 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from tcgamirror.cli.progress import ProgressDisplay
+from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import Interrupted, NetworkError, NotFound, ServerError
-from tcgamirror.net.client import HttpClient
+from tcgamirror.net.client import HttpClient, host_key
 from tcgamirror.net.hosts import LEAST_CONNECTIONS, LONGEST_PAUSE, RESETS, Host
 from tcgamirror.net.proxies import Route
-from tests.gdc import Fault, Listed, StandIn
+from tests.gdc import Fault, Listed, StandIn, listed
 from tests.gdc.listing import manifest
 from tests.support.command import ended, run, started, went_well
 from tests.support.mirrors import column, made, rewrite, until
@@ -363,6 +365,20 @@ def test_a_host_that_bears_one_request_at_a_time_gets_one() -> None:
         ThreadPoolExecutor(3) as pool,
     ):
         assert list(pool.map(lambda _: client.json(server.url()), range(40))) == [[]] * 40
+
+
+def test_a_slow_link_is_shared_by_fewer_connections(tmp_path: Path) -> None:
+    """16 would get too little each, for every try."""
+    path = tmp_path / "slide.svs"
+    path.write_bytes(bytes(320_000))
+    file = listed(path)
+    timeouts = replace(QUICK, connect=5.0, first_byte=5.0, stall=0.5, least_rate=20_000, tries=5)
+    with StandIn([file]) as gdc:
+        gdc.link_rate = 200_000
+        url, limits = f"{gdc.api}/data/{file.file_id}", {host_key(gdc.api): 16}
+        with HttpClient(timeouts=timeouts, limits=limits) as client, ThreadPoolExecutor(16) as pool:
+            spans = [Span(start, start + 10_000) for start in range(0, file.size, 10_000)]
+            list(pool.map(partial(client.span, url, total=file.size), spans))
 
 
 def connections(host: Host) -> int:
