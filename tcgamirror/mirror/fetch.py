@@ -102,7 +102,7 @@ def fetch_due(
     work = Workspace(root / WORK, settings.work_limit, run.shutdown.stop, own=own)
     work.keep_only(queue.unfinished(work.names()))
     most = len(due) if options.limit is None else min(options.limit, len(due))
-    executor, origins = _open_executor(run, options.dask, work, most)
+    executor, origins = _open_executor(run, options, work, most)
 
     def has_moved_enough() -> bool:
         ended, in_flight = report.done + report.failed, run.shutdown.in_flight
@@ -141,14 +141,14 @@ def fetch_due(
 
 
 def _open_executor(
-    run: Run, dask: str | None, work: Workspace, slides: int
+    run: Run, options: FetchOptions, work: Workspace, slides: int
 ) -> tuple[Executor, Callable[[], Mapping[str, str]]]:
     """Return what fetches the slides, and what returns the facts it learned of the origins."""
     # Imported late: most nights there is nothing to fetch.
-    if dask is not None:
+    if options.dask is not None:
         from tcgamirror.mirror.dask_executor import DaskWorkers
 
-        workers = DaskWorkers(dask, run.mirror, run.shutdown)
+        workers = DaskWorkers(options.dask, run.mirror, run.shutdown)
         run.progress.start_fetch(slides, workers.threads)
         return workers, lambda: workers.origins
     from tcgamirror.mirror.ladder import build_ladder
@@ -159,7 +159,9 @@ def _open_executor(
     ladder = build_ladder(settings, store, run.client, origins, work)
     bounds = worker_bounds(settings)
     run.progress.start_fetch(slides, bounds.most)
-    return Threads(ladder, Slots(*bounds)), origins.report
+    # A first slide tells what others are expected to move, before many of them begin.
+    first = bounds.first if options.max_bytes == math.inf else 1
+    return Threads(ladder, Slots(first, bounds.most)), origins.report
 
 
 def _record(run: Run, number: int, outcome: Outcome) -> None:

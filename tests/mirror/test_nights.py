@@ -418,6 +418,10 @@ def test_slides_in_flight_count_for_the_bytes_of_a_run(tmp_path: Path, small_gdc
     succeeded("--mirror", again, "update", "--max-bytes", str(whole // 2))
     (fetched,) = column(again, "select bytes from runs where done > 0")
     assert whole // 4 < int(str(fetched)) < 0.75 * whole
+    # Also before any has ended, when nothing tells yet what they move.
+    brief = made(tmp_path / "brief", small_gdc, *options, slides=18)
+    report = succeeded("--mirror", brief, "update", "--max-bytes", "1", "--json").json()["fetched"]
+    assert (report["done"], report["left"]) == (1, 17)
 
 
 def test_each_limit_says_that_it_stopped_the_run(tmp_path: Path, small_gdc: StandIn) -> None:
