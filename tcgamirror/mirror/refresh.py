@@ -111,9 +111,8 @@ def from_gdc(
 
     before = catalogue.listing.count_merges()
     merged = gdc.stream_slides(client, api, merge, on_page=on_page)
-    if not is_late:
-        # Otherwise the next run reads the listing again.
-        note_read(catalogue, now, last_attempt)
+    # After a late release the next run reads the listing again.
+    note_read(catalogue, 0 if is_late else now, last_attempt)
     return merged if catalogue.listing.count_merges() > before else None
 
 

@@ -164,12 +164,12 @@ def test_a_gdc_listing_that_changes_meanwhile_is_merged_once(tmp_path: Path) -> 
         ) == (1, 1, 3)
 
 
+@pytest.mark.parametrize("forced", [False, True])
 @pytest.mark.parametrize("late", [False, True])
 def test_a_late_release_may_not_be_the_listings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool, forced: bool
 ) -> None:
     """The next run then reads the listing again, which in general waits for a new release."""
-    monkeypatch.setattr(refreshing, "_LATE_SECONDS", 0.0 if late else 60.0)
     begun, server = threading.Event(), Scripted(lambda _start, _size: page([hit(1)], 1))
 
     class Gdc:
@@ -182,9 +182,13 @@ def test_a_late_release_may_not_be_the_listings(
             return server.json(url, **options)
 
     with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
-        for _ in range(2):
+        if forced:
             refreshing.from_gdc(catalogue, Gdc(), API, accept_shrink=False)
-    assert len(server.requests) == 1 + late
+        begun.clear()
+        monkeypatch.setattr(refreshing, "_LATE_SECONDS", 0.0 if late else 60.0)
+        for force in (forced, False):
+            refreshing.from_gdc(catalogue, Gdc(), API, accept_shrink=False, force=force)
+    assert len(server.requests) == forced + 1 + late
 
 
 def test_an_unchanged_manifest_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
