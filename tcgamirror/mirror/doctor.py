@@ -45,8 +45,8 @@ from tcgamirror.sources import gdc
 from tcgamirror.sources.origins import Origin
 from tcgamirror.sources.tiles import fetch_tile
 from tcgamirror.system import mounts
+from tcgamirror.system.cores import usable_cores
 from tcgamirror.system.files import free_bytes
-from tcgamirror.system.parallel import usable_cores
 
 ROOM = 6_000_000_000
 """Free bytes that `whole` needs; the largest slide has 5.1 GB."""

@@ -30,7 +30,8 @@ from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.range import Range
 from tcgamirror.sources.whole import Whole
 from tcgamirror.sources.workspace import Workspace
-from tcgamirror.system.parallel import result_or_error, usable_cores
+from tcgamirror.system.cores import usable_cores
+from tcgamirror.system.parallel import result_or_error
 
 
 class Turns:

@@ -24,6 +24,7 @@ from tcgamirror.model.sampling import By, Order, Plan
 from tcgamirror.model.slide import SOURCES, ImageFormat, Kind, Resample, Target
 from tcgamirror.model.text import command_line
 from tcgamirror.net.timeouts import Timeouts
+from tcgamirror.system.cores import usable_cores
 from tcgamirror.system.files import atomic_write, disk_errors, open_file_limit, open_regular
 
 FILE_NAME = "tcgamirror.toml"
@@ -515,9 +516,6 @@ def worker_bounds(settings: Settings) -> Bounds:
     `whole` counts those of the GDC although it asks the bucket too: each slide takes a
     gigabyte of disk.
     """
-    # Imported late, as most commands start no thread.
-    from tcgamirror.system.parallel import usable_cores
-
     if settings.workers is not None:
         return Bounds(settings.workers, settings.workers)
     by_bucket = settings.via[0] == "range" and settings.bucket is not None

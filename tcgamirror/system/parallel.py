@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ from functools import partial
 from typing import Generic, Self, TypeVar
 
 from tcgamirror.model.errors import Interrupted
+from tcgamirror.system.cores import usable_cores
 from tcgamirror.system.memory import check_memory
 
 _MOST_BYTES = 8 << 20
@@ -31,13 +31,6 @@ POLL = 0.1
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def usable_cores() -> int:
-    """Return the number of cores this process may use: a cluster job has few of the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def thread_count(most: int) -> int:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tcgamirror.system.parallel import usable_cores
+from tcgamirror.system.cores import usable_cores
 from tests.bench import figures, ours
 from tests.bench.figures import Figure, in_turn
 from tests.bench.material import Kind

@@ -17,8 +17,8 @@ from tcgamirror.mirror.fetch import FetchOptions
 from tcgamirror.mirror.update import UpdateOptions, run_update
 from tcgamirror.model.errors import DiskFull, NotFound
 from tcgamirror.model.slide import Attempt, Outcome
+from tcgamirror.system.cores import usable_cores
 from tcgamirror.system.interrupt import Shutdown
-from tcgamirror.system.parallel import usable_cores
 from tests.gdc import StandIn
 from tests.gdc.faults import Fault
 from tests.support.catalogues import FETCHED, NOW, PICTURE, slide

@@ -24,7 +24,7 @@ from tcgamirror.model.errors import BadSettings
 from tcgamirror.model.sampling import By, Order, Plan
 from tcgamirror.model.slide import SOURCES, ImageFormat, Kind, Resample, Target
 from tcgamirror.net.timeouts import Timeouts
-from tcgamirror.system.parallel import usable_cores
+from tcgamirror.system.cores import usable_cores
 
 PLAIN = Settings(target=Target(15.0, None))
 

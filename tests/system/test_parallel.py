@@ -12,7 +12,8 @@ from functools import partial
 import pytest
 
 from tcgamirror.model.errors import Interrupted
-from tcgamirror.system.parallel import TaskQueue, for_each, in_batches, thread_count, usable_cores
+from tcgamirror.system.cores import usable_cores
+from tcgamirror.system.parallel import TaskQueue, for_each, in_batches, thread_count
 
 ITEMS = range(1000)
 
