@@ -279,12 +279,12 @@ class Range:
 
 def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> Svs:
     """Fetch all bytes that the level for `target` needs. Return the slide, which reads them."""
-    slide = Svs(file, _read_directories(file, target))
+    slide = Svs(file, _read_directories(file, target, lease))
     level = target.rendition(slide.pyramid).level
     arrays = slide.array_spans(level)
     if any(map(file.sparse.missing, arrays)):
         data = slide.data_before(level)
-        if data is not None:
+        if data is not None and lease.may_guess:
             file.begin([Span(data.start, min(data.stop, data.start + MAX_SPECULATIVE_BYTES))])
         file.fetch(arrays)
     table = slide.tile_table(level)
@@ -300,7 +300,7 @@ def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> Svs:
     return Svs(file.sparse, slide.directories)
 
 
-def _read_directories(file: RemoteFile, target: Target) -> list[Directory]:
+def _read_directories(file: RemoteFile, target: Target, lease: Lease) -> list[Directory]:
     """Return the chain of directories. Each round trip gives one from either end.
 
     Meanwhile fetch the likely tiles, and the base's tile counts, which tell the missing tiles.
@@ -312,7 +312,8 @@ def _read_directories(file: RemoteFile, target: Target) -> list[Directory]:
         guess.advance(directory.next)
         if directory is chain[0]:
             file.begin([Svs(file, chain).counts_span(0)])
-        guess.begin_tiles(chain[0])
+        if lease.may_guess:
+            guess.begin_tiles(chain[0])
     return chain
 
 

@@ -84,7 +84,7 @@ class Workspace:
         set. After a SlideError the source's folder is removed, because its bytes may be wrong.
         After any other error it becomes a leftover.
         """
-        lease = Lease(self, self._root / file_id / source)
+        lease = Lease(self, self._root / file_id / source, may_guess=self._limit is None)
         with self._lock:
             self._leases.add(lease)
         try:
@@ -184,10 +184,14 @@ class Workspace:
 
 
 class Lease:
-    """One source's folder for one slide, held by a thread. reserved: Bytes it may hold in all."""
+    """One source's folder for one slide, held by a thread. reserved: Bytes it may hold in all.
 
-    def __init__(self, workspace: Workspace, folder: Path) -> None:
+    may_guess: Whether it may hold bytes of a guess before any are reserved.
+    """
+
+    def __init__(self, workspace: Workspace, folder: Path, *, may_guess: bool) -> None:
         self.folder = folder
+        self.may_guess = may_guess
         self.reserved = 0
         self._workspace = workspace
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from tcgamirror.sources.range import (
     Range,
 )
 from tcgamirror.sources.whole import LocalFile
+from tcgamirror.sources.workspace import Lease, Workspace
 from tests.gdc import Listed, Record, StandIn, listed
 from tests.support.fetching import (
     by_range,
@@ -341,6 +344,26 @@ def test_the_header_is_read_for_two_small_requests_and_not_fetched_again(
         assert meter.bytes <= 2 * LOOK_AHEAD
         made(source, slide_of(file), Target(None, 99))
         assert overlaps(ranges(gdc.served)) == []
+
+
+def test_no_tiles_come_before_their_reservation_where_work_is_limited(
+    tmp_path: Path, client: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = listed(make_slide(tmp_path / "slide.svs", SlideSpec(width=6000, height=4200)))
+    sent = list[int]()
+
+    def reserve(*_: object) -> None:
+        time.sleep(0.5)  # Meanwhile, what was guessed comes.
+        sent.append(gdc.bytes_sent())
+
+    monkeypatch.setattr(Lease, "reserve", reserve)
+    for limit in (None, 50_000_000):
+        work = Workspace(tmp_path / "work", limit, threading.Event(), min_free=0)
+        with StandIn([file]) as gdc:
+            source = Range(client, origins_of(gdc), work, lambda: True)
+            made(source, slide_of(file), Target(mpp=1.0, max_size=None))
+    guessed, limited = sent
+    assert limited < tile_bytes(tmp_path / "slide.svs", 1) < guessed
 
 
 @pytest.mark.parametrize(("is_urgent", "parts"), [(True, 3), (False, 1)])
