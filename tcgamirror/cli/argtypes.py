@@ -10,6 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from tcgamirror.model.text import did_you_mean
+
 if TYPE_CHECKING:
     from tcgamirror.model.shard import Shard
 
@@ -97,8 +99,14 @@ def _project(text: str) -> str:
 
     name = f"TCGA-{text.upper().removeprefix('TCGA-')}"
     if name not in PROJECTS:
-        codes = ", ".join(each.removeprefix("TCGA-") for each in PROJECTS)
-        raise argparse.ArgumentTypeError(f"unknown project {text!r:.60}. Choose of {codes}")
+        codes = [each.removeprefix("TCGA-") for each in PROJECTS]
+        code = name.removeprefix("TCGA-")
+        # A longer word is that of an organ: "brain" is not BRCA.
+        hint = did_you_mean(code, codes) if len(code) <= max(map(len, codes)) else ""
+        if "," in text:
+            hint = "Repeat --project for each one"
+        hint = hint or f"Choose one of {', '.join(codes)}"
+        raise argparse.ArgumentTypeError(f"unknown project {text!r:.60}. {hint}")
     return name
 
 

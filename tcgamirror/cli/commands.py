@@ -31,8 +31,12 @@ REMEDIES = {
     ("verify", "--fix"): "Did you mean --repair?",
     ("exclude", "--list"): "List them by: query 'select * from exclusions'.",
     ("import", ""): "Did you mean --mirror {}?",
+    ("kind", "frozen"): "Did you mean tissue? Its slides are frozen",
 }
-"""Remedies for arguments that a command lacks; "" stands for one that is not an option."""
+"""Remedies for arguments that a command lacks; "" stands for one that is not an option.
+
+Also for choices that an option lacks.
+"""
 
 SHELLS = ("bash", "zsh", "fish")
 

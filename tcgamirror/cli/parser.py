@@ -85,7 +85,8 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]
-            hint = did_you_mean(str(value), choices) or f"Choose {', '.join(choices)}"
+            hint = REMEDIES.get((action.dest, str(value))) or did_you_mean(str(value), choices)
+            hint = hint or f"Choose {', '.join(choices)}"
             if action.dest == "command":
                 hint = _did_you_mean_mirror(str(value)) or hint
             raise argparse.ArgumentError(action, f"invalid choice {value!r}. {hint}")
@@ -96,6 +97,14 @@ def _did_you_mean_mirror(word: str) -> str:
     from tcgamirror.mirror.settings import FILE_NAME
 
     return f"Did you mean --mirror {word}?" if os.access(f"{word}/{FILE_NAME}", os.F_OK) else ""
+
+
+def _setting(command: str | None, option: str) -> str:
+    """Return how to change a setting that a command of a mirror has no option for, or nothing."""
+    from tcgamirror.mirror.settings import remedy_for_option
+
+    writes = command == "init" or command in MODULES["update"]
+    return remedy_for_option(option) if writes else ""
 
 
 def make_parser() -> tuple[Parser, dict[str, Parser]]:
@@ -182,15 +191,25 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         print(VERSION)
         raise SystemExit
     program, commands = make_parser()
+    first = next(iter(arguments), "").partition("=")[0]
+    if first.startswith("-") and first not in program._option_string_actions:
+        # argparse would take the option's value for the command.
+        hint = did_you_mean(first, program._option_string_actions)
+        if any(first in each._option_string_actions for each in commands.values()):
+            hint = "Give it after the command"
+        program.error(f"unknown argument {first!r}. {hint}".strip())
     args, unknown = program.parse_known_args(arguments)
     if unknown:
         command = commands.get(args.command, program)
         options = [name for each in command._actions for name in each.option_strings]
         for name, each in command._option_string_actions.items():
             options += [f"{name} {choice}" for choice in each.choices or ()]
-        word = unknown[0]
-        remedy = REMEDIES.get((args.command, word if word.startswith("-") else ""), "")
-        hint = _did_you_mean_mirror(word) or remedy.format(word) or did_you_mean(word, options)
+        word = unknown[0].partition("=")[0]
+        if word.startswith("-"):
+            hint = REMEDIES.get((args.command, word)) or _setting(args.command, word)
+            hint = hint or did_you_mean(word, options)
+        else:
+            hint = _did_you_mean_mirror(word) or REMEDIES.get((args.command, ""), "").format(word)
         command.error(f"unknown argument {' '.join(map(repr, unknown))}. {hint}".strip())
     return args
 

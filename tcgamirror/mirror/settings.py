@@ -343,6 +343,20 @@ def with_options(settings: Settings, options: Mapping[str, object]) -> Settings:
     return _change(settings, _BY_OPTION, values)
 
 
+def remedy_for_option(option: str) -> str:
+    """Return how to change the setting of an option of `init` in a mirror; "" for no setting.
+
+    >>> remedy_for_option("--mpp"), remedy_for_option("--workers"), remedy_for_option("--bogus")
+    ('It is fixed at init. Make another mirror', 'Set workers in [fetch] of tcgamirror.toml', '')
+    """
+    key = _BY_OPTION.get(option)
+    if key is None:
+        return ""
+    if key.table == "target" or key.place[0] == "plan" or key.name == "lock":
+        return "It is fixed at init. Make another mirror"
+    return f"Set {key.name} in [{key.table}] of {FILE_NAME}"
+
+
 def sample_values(settings: Settings) -> dict[str, Any]:
     """Return what tells the sample and its images: the values that the file has, by their keys."""
     values = {name: key.value(settings) for name, key in _BY_NAME.items()}

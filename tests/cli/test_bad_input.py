@@ -34,7 +34,12 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ("--bogus status", ["--bogus", "status --help"]),
+        ("--bogus status", ["unknown argument '--bogus'. See tcgamirror --help"]),
+        ("--miror tcga update", ["unknown argument '--miror'. Did you mean --mirror?"]),
+        ("--limit 5 fetch", ["'--limit'. Give it after the command"]),
+        ("init x --mpp 15 extra", ["unknown argument 'extra'. See tcgamirror init --help"]),
+        ("update --mpp=5", ["fixed at init. Make another mirror"]),
+        ("fetch --workers 5", ["Set workers in [fetch] of tcgamirror.toml"]),
         ("status --bogus", ["unknown argument '--bogus'. See tcgamirror status --help"]),
         ("get x --mp 1", ["'1'. Did you mean --mpp? See tcgamirror get --help"]),
         ("help uninstall", ["no page or command 'uninstall'. It stands in: recipes"]),
@@ -75,7 +80,7 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
         ("init --mpp 15 --workers 65", ["--workers", "'65'", "from 1 to 64"]),
         ("init --mpp 15 --rate 1", ["--rate is 1", "1000"]),
         ("init --mpp 15 --seed x", ["--seed", "'x'", "whole number"]),
-        ("init --mpp 15 --kind frozen", ["--kind", "'frozen'", "tissue"]),
+        ("init --mpp 15 --kind frozen", ["--kind", "'frozen'. Did you mean tissue?"]),
         ("init --mpp 15 --format gif", ["--format", "'gif'", "png"]),
         ("init --mpp 15 --via ftp", ["--via is ftp, but has", "range, tiles, whole"]),
         ("init --mpp 15 --via ", ["--via is '', but has", "range, tiles, whole"]),
@@ -85,6 +90,9 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
         ("init --mpp 15 --api http://x:99999", ["--api", "99999", "https://"]),
         ("init --mpp 15 --bucket s3://b", ["--bucket is 's3://b'", "https://"]),
         ("init --mpp 15 --project breast", ["unknown project 'breast'", "ACC, BLCA, BRCA"]),
+        ("init --mpp 15 --project TCGA-BRAC", ["'TCGA-BRAC'. Did you mean BRCA?"]),
+        ("init --mpp 15 --project brain", ["'brain'. Choose one of ACC, BLCA"]),
+        ("init --mpp 15 --project OV,GBM", ["Repeat --project for each one"]),
         ("init --mpp 15 --manifest no-such-file", ["no-such-file", "cannot be read"]),
     ],
 )
