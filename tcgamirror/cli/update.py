@@ -18,7 +18,7 @@ from tcgamirror.cli.lock import difference_words
 from tcgamirror.cli.progress import stoppable_run
 from tcgamirror.mirror.eventlog import EventLog
 from tcgamirror.mirror.fetch import FetchOptions
-from tcgamirror.mirror.forecast import Forecast
+from tcgamirror.mirror.forecast import ENOUGH, Forecast
 from tcgamirror.mirror.settings import with_options
 from tcgamirror.mirror.update import UpdateOptions, UpdateReport, dry_run, run_update
 from tcgamirror.model import text
@@ -112,6 +112,9 @@ def _dry_run(args: argparse.Namespace, options: UpdateOptions) -> ExitCode:
 
 
 def _forecast_lines(forecast: Forecast) -> Iterator[str]:
+    if not forecast.slides:
+        yield "no slide is due, so nothing would be fetched. Nothing was changed"
+        return
     for slide in islice(forecast.slides, SHOWN):
         yield f"{slide.file_name}  {text.format_bytes(slide.size or 0)}"
     if len(forecast.slides) > SHOWN:
@@ -121,7 +124,7 @@ def _forecast_lines(forecast: Forecast) -> Iterator[str]:
         size = f"about {text.format_bytes(forecast.bytes)}"
     if forecast.seconds is not None:
         seconds = f"about {text.format_duration(forecast.seconds)}"
-    by = "nothing was fetched yet to tell by"
+    by = f"fewer than {ENOUGH} were fetched before"
     if forecast.measured:
         by = "measured by earlier runs"
         if None in (forecast.bytes, forecast.seconds):

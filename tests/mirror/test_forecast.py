@@ -61,6 +61,7 @@ def test_an_estimate_is_within_a_factor_of_two_or_unknown(
     done = went_well("--mirror", root, "update", "--json").json()["fetched"]
     assert measured["measured"] and measured["seconds"] > 0
     assert 0.5 <= measured["bytes"] / done["bytes"] <= 2
+    assert "no slide is due" in went_well("--mirror", root, "update", "--dry-run").out
 
 
 def test_whole_files_are_forecast_by_their_sizes(tmp_path: Path, small_gdc: StandIn) -> None:
