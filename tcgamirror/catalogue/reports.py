@@ -374,8 +374,12 @@ def _refusal(path: Path, error: Exception) -> BaseException:
     if code & 0xFF in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_READONLY):
         return BadQuery(f"query only reads: what would write or attach is refused ({error})")
     own = translation(path, error, code) if isinstance(error, sqlite3.Error) else None
-    lacks = str(error).startswith(("no such column", "no such table"))
-    hint = f". To list them: {command_line('query --schema', path.parent)}" if lacks else ""
+    lacks, _, name = str(error).partition(": ")
+    hint = ""
+    if lacks in ("no such column", "no such table"):
+        hint = f". To list all: {command_line('query --schema', path.parent)}"
+    if lacks == "no such column":
+        hint = f". For text write '{name}', in single quotes{hint}"
     return own or BadQuery(f"SQLite cannot run this query: {error}{hint}")
 
 

@@ -15,7 +15,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.columns import TABLES
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.journals import JOURNALS
-from tcgamirror.model.errors import Damaged, UsageError
+from tcgamirror.model.errors import BadQuery, Damaged, UsageError
 from tcgamirror.model.text import command_line
 
 _DROP_ORDER = ("trigger", "view", "index", "table")
@@ -29,8 +29,11 @@ def matching_slides(live: Catalogue, condition: str) -> frozenset[str]:
         UsageError: if no slide meets it.
     """
     # The bracket is on a line of its own, as a comment may end the condition.
-    answer = live.reports.query(f"SELECT file_name FROM mirror WHERE ({condition}\n)")
-    names = frozenset(str(name) for name, *_ in answer.rows)
+    sql = f"SELECT file_name FROM mirror WHERE ({condition}\n)"
+    try:
+        names = frozenset(str(name) for name, *_ in live.reports.query(sql).rows)
+    except BadQuery as error:
+        raise BadQuery(f"--only: {error}") from error
     if not names:
         raise UsageError(f"--only {condition}: no sampled slide meets the condition. Change it")
     return names

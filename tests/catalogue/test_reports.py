@@ -83,7 +83,7 @@ def test_a_case_with_several_slides_is_asked_about_again() -> None:
         ),
         ("select load_extension('x')", "not authorized"),
         ("selct 1", 'near "selct": syntax error'),
-        ("select colour from mirror", "no such column: colour. To list them: tcgamirror "),
+        ("select colour from mirror", "no such column: colour. For text write 'colour', in"),
         ("select 1; select 2", "one statement"),
         ("select ?", "bindings"),
         ("", "no query was given"),
