@@ -67,6 +67,8 @@ def _format(args: argparse.Namespace, usual: str) -> str:
     form = _SUFFIXES.get(path.suffix.lower())
     if form is None or args.format not in (None, form):
         remedy = "End it in .png, .jpg or .tif, or in / for a directory"
+        if form is not None:
+            remedy = f"Leave --format out, or end it in .{args.format}"
         raise UsageError(
             f"-o {args.output}: not the name of a {args.format or 'known'} image. {remedy}"
         )

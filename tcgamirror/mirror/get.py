@@ -87,7 +87,8 @@ def get_images(
     with open_client(settings, shutdown, progress.pause) as client:
         slides = _find_slides(names, mirror, client, settings.api)
         store = _Output.of(slides, output, settings.form)
-        check_not_own(store.folder / "image")
+        # All of them are in one folder.
+        check_not_own(store.folder / next(iter(store.names.values())))
         _remove_leftovers(store.folder)
         if not force:
             for image in _existing(slides, store, settings, shutdown):

@@ -184,6 +184,7 @@ def test_no_image_comes_where_a_mirror_knows_every_file(
     before = contents(root)
     result = get(gdc, tmp_path, slides[0].file_id, "--mpp", "2", "-o", place)
     assert result.code == 2 and f"the mirror {root} keeps its own files there" in result.sentence
+    assert result.sentence.startswith(f"tcgamirror: {place}")
     assert contents(root) == before
     assert get(gdc, tmp_path, slides[0].file_id, "--mpp", "2", "-o", "m/own/").code == 0
 
