@@ -29,7 +29,7 @@ HEADINGS = {
 REMEDIES = {
     ("init", "--magnification"): "Give --mpp 0.5 for 20×.",
     ("verify", "--fix"): "Did you mean --repair?",
-    ("exclude", "--list"): "List them by: query 'select * from exclusions'.",
+    ("exclude", "--list"): "List them by: tcgamirror query 'select * from exclusions'.",
     ("import", ""): "Did you mean --mirror {}?",
     ("kind", "frozen"): "Did you mean tissue? Its slides are frozen",
 }

@@ -41,7 +41,7 @@ def repair(args: argparse.Namespace, options: VerifyOptions) -> ExitCode:
         if report.wrong and next(image_files(mirror.root), None) is None:
             raise Damaged(
                 f"{mirror.root / IMAGES}: empty. Mount its disk, or, if the images are lost, run "
-                f"{text.command_line('rebuild', mirror.root)} and update"
+                f"{text.command_line('rebuild', mirror.root)}, then update"
             )
         found["removed"] = remove_partial_files(mirror, catalogue)
         # Images that an earlier repair failed to fetch are requested again, too.

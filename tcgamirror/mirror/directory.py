@@ -64,11 +64,16 @@ class Mirror:
                 return cls(root, read_settings(root / FILE_NAME))
         if _there(start / CATALOGUE):
             raise NotAMirror(_lost_settings(start))
+        if start.is_file():
+            raise NotAMirror(
+                f"{start.absolute()}: not a mirror, but a file. Name a mirror's directory by "
+                "--mirror or TCGAMIRROR"
+            )
         lack = f"it holds no {FILE_NAME}" if start.is_dir() else "no such directory"
         what = f"neither it nor a directory above it holds a {FILE_NAME}" if above else lack
         raise NotAMirror(
             f"{start.absolute()}: not a mirror, {what}. Name one by --mirror or TCGAMIRROR, or "
-            f"make one by: {command_line('init', start)}"
+            f"make one by: {command_line('init --mpp 15', start)}"
         )
 
     @classmethod
@@ -222,7 +227,8 @@ class Mirror:
         except TcgaMirrorError as error:
             raise NotAMirror(
                 f"{path}: exists already, and cannot be read. Choose another directory, or, if a "
-                f"mirror lost its settings here, move it away and run: {init}, then: "
+                f"mirror lost its settings here, move it away and run: {init}, with the "
+                f"options of its images, then: "
                 f"{command_line('rebuild', self.root)}"
             ) from error
         if change is not None:

@@ -124,9 +124,10 @@ def _resolve(
     if catalogue.listing.release() is None:
         raise UsageError(f"no listing yet. Run {command_line('refresh', mirror.root)} first")
     shown = ", ".join(map(repr, unknown[: sample.MOST_NAMED]))
+    query = command_line('query "select case_barcode, file_name from mirror"', mirror.root)
     raise UsageError(
-        f"no listed slide has a name such as {shown}. Name cases, slides or file_ids as "
-        f"{command_line('query', mirror.root)} shows them"
+        f"no listed slide has a name such as {shown}. Name cases, slides or file_ids, as shown by: "
+        f"{query}"
     )
 
 

@@ -480,7 +480,7 @@ def more_slides(root: Path, settings: Settings, slides: int | None) -> Settings:
     if is_lower:
         raise BadSettings(
             f"{path}: slides is {settings.slides or 'all'}, and a lower number would delete "
-            f"nothing. Leave slides out by {command_line('exclude', root)}"
+            f"nothing. Leave slides out by {command_line('exclude SLIDE', root)}"
         )
     return replace(settings, slides=slides)
 

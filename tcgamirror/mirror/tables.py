@@ -163,7 +163,7 @@ def fill_table(
         BadQuery: SQLite refuses the condition.
     """
     view, more = (_columns(catalogue, each) for each in ("mirror", "labels"))
-    table = KINDS[name] if label is None else _labelled(name, label, [*view, *more])
+    table = KINDS[name] if label is None else _labelled(name, label, [*view, *more], root)
     of_label = "" if label is None else f'"{label}"'
     if table.by_case:
         of_label = f"CASE WHEN min({of_label}) = max({of_label}) THEN min({of_label}) END"
@@ -202,12 +202,13 @@ def _columns(catalogue: Catalogue, view: str) -> list[str]:
     return [str(name) for (name,) in catalogue.reports.query(sql).rows]
 
 
-def _labelled(name: str, label: str, known: Sequence[str]) -> Table:
+def _labelled(name: str, label: str, known: Sequence[str], root: Path) -> Table:
     table = KINDS[name].labelled
     if table is None:
         others = ", ".join(other for other, kind in KINDS.items() if kind.labelled)
         raise UsageError(f"--label: {name} takes no labels. Leave it out, or choose {others}")
     if label not in known:
-        hint = text.did_you_mean(label, known) or "See tcgamirror query --schema"
+        hint = text.did_you_mean(label, known)
+        hint = hint or f"List them by: {text.command_line('query --schema', root)}"
         raise UsageError(f"--label: there is no column {label!r:.60}. {hint}")
     return table

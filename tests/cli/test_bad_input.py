@@ -162,7 +162,8 @@ def test_what_cannot_be_shown(mirror: Path, words: list[str], problem: str) -> N
 
 @pytest.mark.parametrize("command", ["update", "refresh", "sample", "fetch", "status"])
 def test_a_directory_that_is_no_mirror(tmp_path: Path, command: str) -> None:
-    says(inside("--mirror", tmp_path, command), USAGE_ERROR, f"{tmp_path}: not a mirror", "init")
+    init = f"make one by: tcgamirror --mirror {tmp_path} init --mpp 15"
+    says(inside("--mirror", tmp_path, command), USAGE_ERROR, f"{tmp_path}: not a mirror", init)
     missing = tmp_path / "none"
     says(
         inside("--mirror", missing, command), USAGE_ERROR, str(missing), "no such directory", "init"
