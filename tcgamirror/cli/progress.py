@@ -94,7 +94,7 @@ class ProgressDisplay:
     ) -> None:
         if stopping and not self._stopping and in_flight:
             self._stopping = True
-            self._line(f"finishing {slides(in_flight)}; Ctrl-C again lets go of them at once")
+            self._line(f"finishing {slides(in_flight)}; Ctrl-C again abandons them")
         words = self._fetch_words(bytes_fetched, current_renders)
         if self._bar is not None:
             self._bar.set_postfix_str(words)

@@ -25,7 +25,7 @@ from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import worker_bounds
 from tcgamirror.mirror.shards import Records, record, set_origins
 from tcgamirror.mirror.slots import Slots
-from tcgamirror.model.errors import DiskFull, UsageError
+from tcgamirror.model.errors import DiskFull, Interrupted, UsageError
 from tcgamirror.model.shard import Shard
 from tcgamirror.model.slide import Outcome
 from tcgamirror.model.text import command_line
@@ -84,6 +84,7 @@ def fetch_due(
     """Fetch the due slides and record each as it ends. number: of the run in the catalogue.
 
     Raises as `Dispatcher.finish` and `after_slide`; the slides that ended are recorded.
+    Raises Interrupted before the first slide if the run was stopped already.
     """
     settings, root, queue = run.mirror.settings, run.mirror.root, run.catalogue.queue
     now, only = time.time(), options.only
@@ -94,6 +95,9 @@ def fetch_due(
         if not queue.status_counts(now).sampled:
             raise UsageError(f"no slide is sampled yet. Run {command_line('update', root)}")
         return FetchReport()
+    if run.shutdown.requested:
+        # While the listing was merged, no wait ended by it.
+        raise Interrupted("stopped before any slide was fetched; the next run goes on")
     check_work(root)
     for folder in (IMAGES, WORK):
         check_writable(root / folder)

@@ -138,7 +138,7 @@ def test_a_stop_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
     progress.start_fetch(3, workers=2)
     for _ in range(3):
         progress.show_fetch(0, 1, stopping=True)
-    assert capsys.readouterr().err == "finishing 1 slide; Ctrl-C again lets go of them at once\n"
+    assert capsys.readouterr().err == "finishing 1 slide; Ctrl-C again abandons them\n"
 
 
 def test_a_terminal_shows_a_bar_that_fits_it(tmp_path: Path, small_gdc: StandIn) -> None:

@@ -16,6 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from tcgamirror.cli.progress import ProgressDisplay
+from tcgamirror.mirror.directory import Mirror
+from tcgamirror.mirror.fetch import FetchOptions
+from tcgamirror.mirror.update import UpdateOptions, run_update
+from tcgamirror.model.errors import Interrupted
+from tcgamirror.system.interrupt import Shutdown
 from tests.gdc import Fault, StandIn, listed
 from tests.support.command import (
     BINARY,
@@ -87,7 +93,7 @@ def test_one_ctrl_c_finishes_the_slides_in_flight(tmp_path: Path, small_gdc: Sta
         until(lambda: small_gdc.requests(FILES))
         result = ended_soon(update, signal.SIGINT)
     said, end = result.err.splitlines()
-    in_flight = re.fullmatch(r"finishing (\d) slides?; Ctrl-C again lets go of them at once", said)
+    in_flight = re.fullmatch(r"finishing (\d) slides?; Ctrl-C again abandons them", said)
     assert in_flight is not None and int(in_flight[1]) <= done(root) <= 4 + int(in_flight[1])
     assert end == f"tcgamirror: stopped with {done(root)} slides done; the next run goes on"
     assert len(images(root)) == done(root) < SLIDES
@@ -128,6 +134,25 @@ def test_ctrl_c_ends_the_wait_for_a_listing(tmp_path: Path, small_gdc: StandIn) 
     with started("--mirror", root, "update") as update:
         until(lambda: small_gdc.requests("/files"))
         assert "/files" in ended_soon(update, signal.SIGINT).sentence
+
+
+def test_no_slide_begins_after_ctrl_c_while_the_listing_is_merged(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    shutdown = Shutdown()
+
+    class Stopped(ProgressDisplay):
+        def listing(self, listed: int, total: int, what: str = "listing") -> None:
+            if listed == total > 0 and what == "listing":
+                shutdown.request()
+
+    options = UpdateOptions(refresh=True, sample=True, fetch=FetchOptions())
+    mirror = Mirror.find(root, above=False)
+    with pytest.raises(Interrupted, match="stopped before any slide was fetched"):
+        run_update(mirror, "update", options, Stopped(quiet=True), shutdown)
+    assert column(root, "select status from mirror") == ["pending"] * 4
+    assert not small_gdc.requests(FILES)
 
 
 def test_ctrl_c_ends_a_long_query(tmp_path: Path, small_gdc: StandIn) -> None:
