@@ -76,7 +76,8 @@ def _text(topic: str | None, commands: Mapping[str, argparse.ArgumentParser]) ->
         lines = [f"  {name:{width}}  {summary(name)}\n" for name in TOPICS]
         return f"Pages of the manual:\n{''.join(lines)}\ntcgamirror help TOPIC shows one.\n"
     if topic in TOPICS:
-        return page(topic)
+        # Words after the language are for the tests of the examples.
+        return re.sub(r"(?m)^(```\w+) .*", r"\1", page(topic))
     if topic in commands:
         return commands[topic].format_help()
     about = [name for name in TOPICS if topic.strip() and topic.lower() in page(name).lower()]
