@@ -19,8 +19,8 @@ def do_exclude(args: argparse.Namespace) -> ExitCode:
     )
     images = "images kept" if args.keep else f"{text.images(report.removed)} removed"
     words = (
-        f"{text.slides(report.slides)} excluded, {report.sampled:,} of them sampled and not "
-        f"excluded before; {images}"
+        f"{text.slides(report.slides)} excluded ({report.sampled:,} in the sample, not excluded "
+        f"before); {images}"
     )
     if args.replace:
         words += f"; {text.slides(report.replaced)} added in their place"

@@ -22,9 +22,10 @@ def do_gallery(args: argparse.Namespace) -> ExitCode:
             print(end, end="", file=sys.stderr, flush=True)
 
     made = build(mirror, tell)
+    new, files = ("" if count == 1 else "s" for count in (made.thumbnails, made.files))
     print(
-        f"{text.slides(made.slides)} in {made.page}: {made.thumbnails:,} new thumbnails, "
-        f"{made.files:,} files written"
+        f"{text.slides(made.slides)} in {made.page}: {made.thumbnails:,} new thumbnail{new}, "
+        f"{made.files:,} file{files} written"
     )
     if made.unreadable:
         images = "1 image has" if made.unreadable == 1 else f"{made.unreadable:,} images have"

@@ -73,7 +73,7 @@ def test_a_reason_of_one_line_stays_until_another_is_given(root: Path) -> None:
 def test_an_excluded_slide_keeps_its_place_and_loses_its_image(root: Path) -> None:
     first, second, *_ = names = sampled(root)
     said = told(root, "exclude", second, "--reason", "pen marks")
-    assert "1 of them sampled and not excluded before; 1 image removed" in said.out
+    assert "(1 in the sample, not excluded before); 1 image removed" in said.out
     assert rows(root, EXCLUDED) == [(second, "excluded", "pen marks", None)]
     assert len(images(root)) == 5
     ((by, at),) = rows(root, "select excluded_by, excluded_at from exclusions")
