@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from tcgamirror.model import fields
 from tcgamirror.model.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -23,26 +24,28 @@ MOST_BYTES = 2**60
 FOLDERS, FILES = ("DIR", "DST"), ("FILE", "PATH", "SRC", "DEST", "EXPORT")
 """Names of arguments that are paths."""
 
-_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.ASCII | re.IGNORECASE)
-
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-_BYTES = {f"{unit}{b}": 1000**n for n, unit in enumerate(("", *"kmgt")) for b in ("", "b")}
 
 
 def _amount(units: Mapping[str, float], most: float, name: str, examples: str, text: str) -> float:
     """Return a number times its unit.
 
-    >>> TYPES["TIME"]("2h"), TYPES["BYTES"]("1.5M"), TYPES["BYTES"]("200 kB")
-    (7200.0, 1500000.0, 200000.0)
+    >>> TYPES["TIME"]("2h"), TYPES["BYTES"]("1.5M"), TYPES["--rate"]("unlimited")
+    (7200.0, 1500000.0, 'unlimited')
     """
-    match = _AMOUNT.fullmatch(text)
-    amount = float(match[1]) * units.get(match[2].lower(), 0) if match else 0.0
+    amount = fields.amount(text, units)
     if not 0 < amount <= most:
         raise argparse.ArgumentTypeError(
             f"invalid {name} {text!r:.60}. Expected one such as {examples}"
         )
     return amount
+
+
+_bytes = partial(_amount, fields.BYTES, MOST_BYTES, "number of bytes", "500k or 5M")
+
+
+def _limit(text: str) -> float | str:
+    return text if text == "unlimited" else _bytes(text)
 
 
 def whole_number(text: str, most: int = MOST, least: int = 1, instead: str = "") -> int:
@@ -178,7 +181,9 @@ TYPES: Mapping[str, Callable[[str], Any]] = MappingProxyType(
         "--workers": partial(whole_number, most=64),
         "--level": partial(whole_number, most=64, least=0),
         "--port": partial(whole_number, most=65535, least=0),
-        "BYTES": partial(_amount, _BYTES, MOST_BYTES, "number of bytes", "500k or 5M"),
+        "--rate": _limit,
+        "--work-limit": _limit,
+        "BYTES": _bytes,
         "EXPORT": _earlier_export,
         "FILE": Path,
         "HH:MM": _time_of_day,

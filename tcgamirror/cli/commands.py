@@ -65,7 +65,7 @@ _SLIDES = """\
 _LIMITS = """\
 --limit N          fetch at most N slides (default: all that are due)
 --time-limit TIME  start no slide after this time, such as 90s, 30m or 2h (default: none)
---rate BYTES       limit of bytes per second, such as 5M (default: that of the settings)
+--rate BYTES       bytes per second, such as 5M, or unlimited (default: that of the settings)
 --max-bytes BYTES  start no slide after this many bytes, such as 20G (default: none)
 --retry-failed     retry failed slides now (default: after an hour, then days, up to 30)
 --dask SCHEDULER   have the workers of a Dask scheduler fetch, or local:N for N processes"""

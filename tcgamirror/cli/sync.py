@@ -31,7 +31,7 @@ def do_sync(args: argparse.Namespace) -> ExitCode:
     if args.mirror is not None:
         raise UsageError("sync: --mirror is not used. Name the two mirrors as SRC and DST")
     check_sync(args.src, args.dst)
-    rate = None if args.rate is None else byte_rate(args.rate, "--rate")
+    rate = None if args.rate in (None, "unlimited") else byte_rate(args.rate, "--rate")
     is_web = args.src.startswith(("http://", "https://"))
     url = address(args.src, "SRC") if is_web else ""
     with (

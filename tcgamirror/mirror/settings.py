@@ -190,8 +190,8 @@ _SECONDS = Check(
     fields.number(_ABOVE_ZERO, MOST_SECONDS), f"seconds, above 0 and up to {MOST_SECONDS:.0f}"
 )
 _WORK = Check(
-    lambda value: int(fields.number(LEAST_WORK, 2**50)(value)),
-    f"a number of bytes from {LEAST_WORK} up",
+    lambda value: int(fields.byte_count(LEAST_WORK, 2**50)(value)),
+    f'a number of bytes from {LEAST_WORK} up, such as "20G"',
 )
 _SEED = Check(_accept(lambda value: type(value) is int), "a whole number")
 _FLAG = Check(_accept(lambda value: isinstance(value, bool)), "true or false")
@@ -205,7 +205,8 @@ _LADDER = Check(_read_ladder, f"one or more of {', '.join(SOURCES)}, none of the
 _CONNECTIONS = _up_to(256)
 
 byte_rate = Check(
-    fields.number(LEAST_RATE, math.inf), f"a number of bytes per second from {LEAST_RATE:.0f} up"
+    fields.byte_count(LEAST_RATE, math.inf),
+    f'a number of bytes per second from {LEAST_RATE:.0f} up, such as "5M"',
 )
 address = Check(_read_address, f"an address such as {GDC}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 MOST_TEXT = 500
 """Characters kept of a text field; the GDC's longest disease type has fewer than 100."""
@@ -20,7 +20,11 @@ MOST_BYTES = 2**50
 _FILE_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,200}")
 _PROJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.ASCII | re.IGNORECASE)
 _MD5 = re.compile(r"[0-9a-f]{32}")
+
+BYTES = {f"{unit}{b}": 1000**n for n, unit in enumerate(("", *"kmgt")) for b in ("", "b")}
+"""Numbers of bytes of a unit in lower case."""
 
 
 def file_id(value: object) -> str | None:
@@ -132,6 +136,26 @@ def number(least: float, most: float) -> Callable[[object], float]:
         return result
 
     return check
+
+
+def amount(text: str, units: Mapping[str, float]) -> float:
+    """Return a number times its unit; 0 for other text.
+
+    >>> amount("1.5M", BYTES), amount("200 kB", BYTES), amount("5 days", BYTES)
+    (1500000.0, 200000.0, 0.0)
+    """
+    match = _AMOUNT.fullmatch(text)
+    return float(match[1]) * units.get(match[2].lower(), 0) if match else 0.0
+
+
+def byte_count(least: float, most: float) -> Callable[[object], float]:
+    """Return a check of a number of bytes in a range, or of text with a unit.
+
+    >>> byte_count(1, math.inf)("5M")
+    5000000.0
+    """
+    check = number(least, most)
+    return lambda value: check(amount(value, BYTES) if isinstance(value, str) else value)
 
 
 def matching(pattern: str) -> Callable[[object], str]:

@@ -99,6 +99,11 @@ def test_the_file_has_defaults_and_explains_its_keys(path: Path) -> None:
         assert words in text
 
 
+def test_bytes_may_have_a_unit(path: Path) -> None:
+    fetch = read(path, '[target]\nmpp = 15\n[fetch]\nrate = "5M"\nwork_limit = "20 GB"\n')
+    assert (fetch.rate, fetch.work_limit) == (5_000_000.0, 20_000_000_000)
+
+
 INVALID = {
     "target.mpp": ["0", '"15"', "true", "inf"],
     "target.max_size": ["1.5"],
@@ -113,7 +118,7 @@ INVALID = {
     "sample.manifest": ["true", '"a\\u0000b"'],
     "fetch.via": ['"range"', '["range", "range"]', "[[]]"],
     "fetch.workers": ["0", "65"],
-    "fetch.rate": ["999", '"5M"'],
+    "fetch.rate": ["999", '"5X"'],
     "gdc.api": ["1", '"http://x/?a=1"', '"http://x y"'],
     "gdc.tiles": ['"ftp://x"', '"http://x:99999"', '"http://x:y"'],
     "gdc.bucket": ['""'],
