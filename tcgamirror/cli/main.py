@@ -25,6 +25,8 @@ from tcgamirror.model.errors import (
 from tcgamirror.model.text import command_line
 
 if TYPE_CHECKING:
+    import argparse
+
     from _typeshed import ReadableBuffer
 
 
@@ -74,10 +76,7 @@ def _run(arguments: Sequence[str], begins: Callable[[], None]) -> int:
         except NetworkError as error:
             # The doctor knows the GDC's servers, not what sync reads, nor a Dask scheduler.
             if args.command != "sync" and getattr(args, "dask", None) is None:
-                from tcgamirror.cli.common import named_mirror
-
-                mirror = named_mirror(args) or Path()
-                error.add_note(f"Find the cause by {command_line('doctor', mirror)}")
+                error.add_note(f"Find the cause by {_doctor(args)}")
             raise
     except KeyboardInterrupt:
         # The flush below would wait for a reader that stopped reading.
@@ -89,6 +88,20 @@ def _run(arguments: Sequence[str], begins: Callable[[], None]) -> int:
     finally:
         # Here errors of the output are still reported; the flush at the process's end is silent.
         sys.stdout.flush()
+
+
+def _doctor(args: argparse.Namespace) -> str:
+    """Return the command that looks at the servers that a command asked."""
+    import shlex
+
+    from tcgamirror.cli.common import named_mirror
+    from tcgamirror.mirror.eventlog import without_secrets
+
+    words = ["doctor"]
+    for name in ("api", "tiles", "bucket"):
+        if value := getattr(args, name, None):
+            words += [f"--{name}", without_secrets(value)]
+    return command_line(shlex.join(words), named_mirror(args) or Path())
 
 
 class _Messages(io.FileIO):

@@ -113,7 +113,8 @@ def test_wrong_use_ends_before_anything_is_fetched(
     result = get(gdc, tmp_path, slides[0].file_id, "TCGA-XX-0000", "-o", "out/", "--json")
     assert result.code == 2
     assert result.json()["error"].startswith("TCGA-XX-0000: the GDC lists no")
-    assert run("get", slides[0].file_id, "--api", "http://127.0.0.1:1", cwd=tmp_path).code == 4
+    away = run("get", slides[0].file_id, "--api", "http://127.0.0.1:1", cwd=tmp_path)
+    assert away.code == 4 and "tcgamirror doctor --api http://127.0.0.1:1" in away.sentence
     assert list(tmp_path.iterdir()) == []
 
 
