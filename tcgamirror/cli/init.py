@@ -37,11 +37,15 @@ _PLAN = (
 )
 """Options that tell which slides to sample."""
 
+FINEST, COARSEST = 0.2, 200.0
+"""µm per pixel: just below the finest base of a slide, and where 2 cm have 100 pixels."""
+
 
 def do_init(args: argparse.Namespace) -> ExitCode:
     lock = None if args.lock is None else read_lock(args.lock, accept_altered=True)
     settings = _settings(args, lock)
     root = _root(args)
+    _warn_if_unusual(settings.target.mpp)
     # Read first: a manifest that cannot be read leaves no mirror behind.
     manifest = None if settings.manifest is None else _read_manifest(settings, lock)
     if lock is None:
@@ -72,6 +76,15 @@ def do_init(args: argparse.Namespace) -> ExitCode:
             lines += difference_words(compare_listing(lock, manifest.locked), str(args.lock))
     output.show([*lines, f"next: {text.command_line('update', mirror.root)}"])
     return ExitCode.DONE
+
+
+def _warn_if_unusual(mpp: float | None) -> None:
+    if mpp is None or FINEST <= mpp <= COARSEST:
+        return
+    problem = "images of less than 100 pixels across 2 cm"
+    if mpp < FINEST:
+        problem = "finer than the slides, which have 0.2 to 0.5 µm per pixel, so that they fail"
+    output.say(f"--mpp {mpp:g}: {problem}. For another --mpp make another mirror")
 
 
 def _root(args: argparse.Namespace) -> Path:

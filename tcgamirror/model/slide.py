@@ -283,7 +283,8 @@ class Target:
         if level is None:
             raise TooFine(
                 f"requested {self.mpp:g} µm/px, but the slide's base has "
-                f"{pyramid.mpp.value:g} µm/px. Use an --mpp of at least that"
+                f"{pyramid.mpp.value:g} µm/px. Use --mpp of at least that, in get or for another "
+                "mirror"
             )
         return level
 

@@ -104,6 +104,13 @@ def test_a_wrong_command_line(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("mpp", "words"), [("0.015", "so that they fail"), ("15000", "2 cm")])
+def test_an_unusual_mpp_is_told(tmp_path: Path, mpp: str, words: str) -> None:
+    result = inside("init", tmp_path / "m", "--mpp", mpp)
+    assert result.code == 0
+    assert result.sentence.startswith(f"--mpp {mpp}: ") and words in result.sentence
+
+
 def test_a_mirror_named_without_its_option_is_recognized(mirror: Path) -> None:
     for words in ((mirror, "status"), ("status", mirror)):
         says(inside(*words), USAGE_ERROR, f"Did you mean --mirror {mirror}?")
