@@ -326,10 +326,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         # For a file opened by its directory's handle, the system leaves out the directory.
         place = path if not isinstance(place, str) or place == path.name else place
         if error.errno in _FULL:
-            raise DiskFull(
-                f"no room to write {place} ({error.strerror}; {_free(path)}). "
-                "Free some, or use a larger disk"
-            ) from error
+            raise _no_room(place, error, f"; {_free(path)}") from error
         if error.errno in FORBIDDEN:
             raise _forbidden(place, error) from error
         if error.errno in _IN_THE_WAY:
@@ -368,7 +365,7 @@ def known_failure(error: BaseException) -> TcgaMirrorError | None:
     if not isinstance(error, OSError):
         return None
     if error.errno in _FULL:
-        return DiskFull(f"no room to write {error.filename or 'the output'} ({error.strerror})")
+        return _no_room(error.filename or "the output", error)
     return _path_error(error)
 
 
@@ -396,10 +393,21 @@ def _current_directory_exists() -> bool:
         return False
 
 
+def _no_room(place: Path | str, error: OSError, free: str = "") -> DiskFull:
+    if error.errno == errno.EFBIG:
+        return DiskFull(
+            f"{place}: the file system, or ulimit -f, allows no larger file. Use another one; an "
+            "export may be a directory or parts (see tcgamirror help transfer)"
+        )
+    return DiskFull(
+        f"no room to write {place} ({error.strerror}{free}). Free some, or use a larger disk"
+    )
+
+
 def _forbidden(place: Path | str, error: OSError) -> UsageError:
+    remedy = "mount it writable" if error.errno == errno.EROFS else "change its permissions"
     return UsageError(
-        f"the system refuses access to {place} ({error.strerror}): "
-        "change its permissions or name another place"
+        f"the system refuses access to {place} ({error.strerror}): {remedy} or name another place"
     )
 
 
