@@ -16,10 +16,11 @@ from tcgamirror.catalogue.reports import SCHEMA, Cell, Counts, MergedListing
 from tcgamirror.cli import output
 from tcgamirror.cli.common import open_catalogue
 from tcgamirror.mirror import provenance
-from tcgamirror.mirror.directory import FIXED
+from tcgamirror.mirror.directory import FIXED, LOCK
 from tcgamirror.mirror.settings import FILE_NAME, plan_values
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
+from tcgamirror.system.lock import holder_of
 
 _RETRIES = ("due", "later", "next", "never", "unfit")
 """Numbers of failed slides by when they are retried."""
@@ -27,12 +28,15 @@ _RETRIES = ("due", "later", "next", "never", "unfit")
 
 def do_status(args: argparse.Namespace) -> ExitCode:
     with open_catalogue(args) as (mirror, catalogue):
+        # Looked at before the runs: one that ends meanwhile has recorded its end.
+        holder = holder_of(mirror.root / LOCK)
         counts = catalogue.reports.counts()
         standing = catalogue.queue.status_counts(time.time())
         facts = {name: catalogue.fact(f"origin {name}") for name in ("bucket", "gdc")}
         fixed = catalogue.fact(FIXED) or mirror.settings.fixed
         plan = provenance.sample_plan(catalogue, mirror.settings.plan)
         done, failed = mirror.count_uncollected(catalogue)
+    running = any(holder and holder.since <= run.started for run in counts.runs[:1])
     origins = {name: words for name, words in facts.items() if words}
     members = output.members(counts) | {
         "target": fixed,
@@ -41,6 +45,7 @@ def do_status(args: argparse.Namespace) -> ExitCode:
         "uncollected": {"done": done, "failed": failed},
         "drawn": None if plan is None else plan_values(plan),
         "retries": {name: getattr(standing, name) for name in _RETRIES},
+        "running": running,
     }
 
     def lines() -> Iterator[str]:
@@ -69,7 +74,7 @@ def do_status(args: argparse.Namespace) -> ExitCode:
 
     code = output.finish(args, members, lines())
     if not args.json:
-        for line in _tables(counts):
+        for line in _tables(counts, running=running):
             # Colours are no text of the catalogue: they stay.
             print(line)
     return code
@@ -86,8 +91,11 @@ def _retry_words(standing: StatusCounts) -> Iterator[str]:
         yield f"{standing.unfit:,} {output.UNFIT}"
 
 
-def _tables(counts: Counts) -> Iterator[str]:
-    """Yield tables of the projects, with bars, the sources and the last runs, if there are any."""
+def _tables(counts: Counts, *, running: bool) -> Iterator[str]:
+    """Yield tables of the projects, with bars, the sources and the last runs, if there are any.
+
+    running: whether the last run goes on. Other runs without an end were killed.
+    """
     size, duration = text.format_bytes, text.format_duration
     if projects := counts.by_project:
         table = _table(
@@ -113,7 +121,11 @@ def _tables(counts: Counts) -> Iterator[str]:
             ],
         )
     if counts.runs:
-        ends = ("no end" if run.exit_code is None else run.exit_code for run in counts.runs)
+        no_ends = ("running" if running else "killed", *["killed"] * len(counts.runs))
+        ends = (
+            no_end if run.exit_code is None else run.exit_code
+            for run, no_end in zip(counts.runs, no_ends, strict=False)
+        )
         yield from _table(
             "run command done failed moved exit",
             [

@@ -85,7 +85,7 @@ def _holders(root: Path) -> Iterator[tuple[str, str]]:
     """Yield the name of each lock that a running shard holds, and who that is, in words."""
     for name in _names(root, "lock"):
         if holder := holder_of(root / SHARDS / name):
-            yield name, holder
+            yield name, holder.words
 
 
 def note_waiting(root: Path, note: Callable[[str], None]) -> None:

@@ -9,9 +9,10 @@ import stat
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from tcgamirror.model.errors import Locked, UsageError
+from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import disk_errors, make_folder, open_regular
 from tcgamirror.system.mounts import NO_LOCKS, check_locks, no_locks
 
@@ -20,6 +21,13 @@ _BEGINS = b'{"command":'
 
 _OPENED_AT_MOST = 5
 """Number of times that a removed lock file is opened again."""
+
+
+class Holder(NamedTuple):
+    """The run that signed a lock. since: when it took the lock, as times in the catalogue."""
+
+    words: str
+    since: str
 
 
 class Lock:
@@ -79,7 +87,8 @@ class Lock:
                 # A power cut may leave nonsense in a lock, but does not give it a second name.
                 raise UsageError(f"{self._path}: it is another file's second name. Remove it")
             if not _try_lock(self._path, handle, shared=self._shared):
-                raise Locked(f"another run ({_holder(handle)}) holds {self._place}")
+                words = _holder(handle).words
+                raise Locked(f"another run ({words}) holds {self._place}. Wait for it to end")
             if _is_at(self._path, handle):
                 try:
                     if not self._shared:
@@ -104,29 +113,31 @@ class Lock:
 
     def _sign(self, handle: int) -> None:
         place = {"pid": os.getpid(), "host": os.uname().nodename}
-        since = time.strftime("%Y-%m-%d %H:%M")
-        text = json.dumps({"command": self._command, **place, "since": since})
+        signature = {"command": self._command, **place, "since": timestamp(time.time())}
         os.ftruncate(handle, 0)
-        os.pwrite(handle, text.encode() + b"\n", 0)
+        os.pwrite(handle, json.dumps(signature).encode() + b"\n", 0)
 
 
-def holder_of(path: Path) -> str | None:
-    """Return who holds the lock at `path` alone, in words; None if nobody does."""
+def holder_of(path: Path) -> Holder | None:
+    """Return who holds the lock at `path` alone; None if nobody does."""
     try:
         with open_regular(path) as file:
-            holder = _holder(file.fileno())
-            return None if _try_lock(path, file.fileno(), shared=True) else holder
+            # A try refuses the lock to others meanwhile. A run that ends empties the file.
+            if not os.fstat(file.fileno()).st_size or _try_lock(path, file.fileno(), shared=True):
+                return None
+            return _holder(file.fileno())
     except OSError:
         return None
 
 
-def _holder(handle: int) -> str:
-    """Return who signed an open lock file, in words."""
+def _holder(handle: int) -> Holder:
+    """Return who signed an open lock file."""
     try:
         owner = json.loads(os.read(handle, 4096))
-        return f"{owner['command']}, pid {owner['pid']} on {owner['host']}, since {owner['since']}"
+        words = "{command}, pid {pid} on {host}, since {since}".format(**owner)
+        return Holder(words, str(owner["since"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return "unknown"
+        return Holder("unknown", "")
 
 
 def _is_at(path: Path, handle: int) -> bool:

@@ -600,7 +600,7 @@ def test_locks_keep_shards_and_other_runs_apart(root: Path, gdc: StandIn) -> Non
             assert f"holds {root}" in result.sentence
         result = fetch(root, "2/2")
         assert result.code == LOCKED and f"(fetch --shard 2/2, pid {two.pid}" in result.sentence
-        assert result.sentence.endswith(f"holds {root}")
+        assert result.sentence.endswith(f"holds {root}. Wait for it to end")
         result = fetch(root, "1/3")
         assert result.code == LOCKED and "another number of shards" in result.sentence
         assert succeeded("--mirror", root, "status").code == 0

@@ -22,6 +22,7 @@ from tcgamirror.mirror.fetch import FetchOptions
 from tcgamirror.mirror.update import UpdateOptions, run_update
 from tcgamirror.model.errors import Interrupted
 from tcgamirror.system.interrupt import Shutdown
+from tcgamirror.system.lock import Lock
 from tests.gdc import Fault, StandIn, listed
 from tests.support.command import (
     BINARY,
@@ -305,7 +306,14 @@ def test_a_second_run_is_told_who_holds_the_mirror(tmp_path: Path, small_gdc: St
         second = run("--mirror", root, "fetch")
         assert second.code == LOCKED
         holder = f"another run (update, pid {first.pid} on {os.uname().nodename}, since 2"
-        assert holder in second.sentence and f") holds {root}" in second.sentence
-        assert "0 done" in succeeded("--mirror", root, "status").out
+        assert holder in second.sentence
+        assert second.sentence.endswith(f"Z) holds {root}. Wait for it to end")
+        assert re.search("update .* running$", succeeded("--mirror", root, "status").out, re.M)
+        assert succeeded("--mirror", root, "status", "--json").json()["running"]
         first.kill()
+        first.wait()
+    with Lock(root / ".lock", "rebuild"):
+        change(root, "update runs set started = '2000-01-01T00:00:00Z'")
+        assert re.search("update .* killed$", succeeded("--mirror", root, "status").out, re.M)
+    assert not succeeded("--mirror", root, "status", "--json").json()["running"]
     assert "4 slides fetched" in updated(root).out
