@@ -35,7 +35,7 @@ class Workspace:
         limit: int | None,
         stop: threading.Event,
         min_free: int = MIN_FREE_BYTES,
-        remedy: str = "Free some, or lower fetch.workers in the settings",
+        remedy: str = "Free some, or move the mirror to a larger disk",
         own: Container[str] | None = None,
     ) -> None:
         """Make nothing yet.
@@ -135,11 +135,12 @@ class Workspace:
                 return False
             others = [other for other in self._leases if other.reserved and other is not lease]
             if not self._make_space(lease, need, others):
-                free, needed = free_bytes(self._root), need - lease.bytes + self._min_free
-                if not others and free < needed:
+                free, needed = free_bytes(self._root), need - lease.bytes
+                if not others and free < needed + self._min_free:
                     raise DiskFull(
-                        f"{self._root}: no room. {free:,} bytes are free, {needed:,} are needed, "
-                        f"of which {self._min_free:,} stay free for others. {self._remedy}"
+                        f"{self._root}: no room. {free:,} bytes are free, {max(needed, 0):,} are "
+                        f"needed for a slide, and {self._min_free:,} stay free for other "
+                        f"programs. {self._remedy}"
                     )
                 return False
             lease.reserved = need
