@@ -84,7 +84,7 @@ def _findings(
         yield from doctor.mirror_findings(mirror)
     timeouts = dataclasses.replace(settings.timeouts, tries=TRIES, pause=PAUSE)
     with HttpClient(timeouts=timeouts) as client:
-        slide = yield from doctor.server_findings(settings, client)
+        slide = yield from doctor.server_findings(settings, client, mirror)
         if answers is not None:
             answers.extend(probes(settings, client, slide))
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import socket
 import sqlite3
 import ssl
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -39,8 +41,9 @@ from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Slide
 from tcgamirror.model.text import display_url
 from tcgamirror.net.client import HttpClient
-from tcgamirror.net.exchange import CA_BUNDLES
+from tcgamirror.net.exchange import ca_bundle_variable
 from tcgamirror.net.proxies import without_credentials
+from tcgamirror.net.response import root_cause
 from tcgamirror.sources import gdc
 from tcgamirror.sources.origins import Origin
 from tcgamirror.sources.tiles import fetch_tile
@@ -59,6 +62,11 @@ SLIDES = 20
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of a TIFF; the latter two are Big TIFF."""
+
+_NO_NAMES = (
+    "this machine finds no server by its name, so it has no DNS or no internet; on a compute node "
+    "see tcgamirror help cluster"
+)
 
 OTHER_TILES = "https://portal.gdc.cancer.gov/auth/api/v0/tile"
 
@@ -149,7 +157,7 @@ def _libraries() -> Iterator[str]:
 
 
 def _certificates() -> Finding:
-    named = next((name for name in CA_BUNDLES if os.environ.get(name)), None)
+    named = ca_bundle_variable()
     if named is not None:
         path = Path(os.environ[named])
         advice = None if path.exists() else f"{named} names a missing file: correct it"
@@ -222,11 +230,12 @@ Answer = tuple[str, str | None]
 
 
 def server_findings(
-    settings: Settings, client: HttpClient
+    settings: Settings, client: HttpClient, mirror: Mirror | None = None
 ) -> Generator[Finding, None, Slide | None]:
     """Yield what each server supports, tried once as an update would; return the slide it chose.
 
-    Without a listing the others are not tried.
+    Without a listing the slide is one of the mirror's catalogue. Without either the others are
+    not tried.
     """
     api, tiles = settings.api, settings.tiles
     listed: list[Slide] = []
@@ -241,6 +250,13 @@ def server_findings(
 
     yield _timed("status", status, f"see whether {_shown(api)}/status opens in a browser")
     yield _timed("listing", listing, "try again later; the GDC is down at times")
+    if not listed and mirror is not None:
+        # The report has told of a catalogue that cannot be read.
+        with (
+            suppress(TcgaMirrorError),
+            Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue,
+        ):
+            listed = catalogue.sample.candidates()
     slide = min(listed, key=lambda slide: slide.size or 0, default=None)
     looks: list[tuple[str, Callable[[Slide], Answer], str]] = [
         (
@@ -300,7 +316,8 @@ def _timed(what: str, look: Callable[[], Answer], way_out: str) -> Finding:
     except RangeUnsupported:
         found, advice = "ignores Range", way_out
     except TcgaMirrorError as error:
-        found, advice = str(error), way_out
+        found = str(error)
+        advice = _NO_NAMES if isinstance(root_cause(error), socket.gaierror) else way_out
         reached = what not in ("status", "listing") or not isinstance(error, NetworkError)
     return Finding("servers", what, found, advice, time.monotonic() - began, reached)
 

@@ -38,7 +38,7 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.text import display_url, printable
 from tcgamirror.net.download import Download, check_etag
-from tcgamirror.net.exchange import CurrentExchange, Exchange, open_session
+from tcgamirror.net.exchange import CurrentExchange, Exchange, ca_bundle_variable, open_session
 from tcgamirror.net.hosts import Host, OnPause
 from tcgamirror.net.proxies import find_route, is_by_proxy, proxy_failure
 from tcgamirror.net.response import HttpResponse, RetryAfter, parsed, retry_after, why
@@ -419,7 +419,9 @@ class HttpClient:
             through = f" through proxy {exchange.proxy}" if exchange.proxy else ""
             raise Unreachable(f"{name} cannot be reached{through} ({why(error)})") from error
         except OSError as error:
-            raise UsageError(f"{name} cannot be asked ({why(error)}): see the settings") from error
+            # Nothing but the trusted certificates is opened before the request.
+            named = ca_bundle_variable() or "the settings"
+            raise UsageError(f"{name} cannot be asked ({why(error)}): correct {named}") from error
         if response.status_code == 407 and exchange.proxy:
             response.close()
             reason = f"407 {printable(response.reason or '', 60)}"

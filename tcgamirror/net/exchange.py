@@ -275,6 +275,11 @@ class _Session(requests.Session):
         """Return None, because requests would read all of a redirect's body, however long."""
 
 
+def ca_bundle_variable() -> str | None:
+    """Return the environment variable of CA_BUNDLES that counts; None if all are empty."""
+    return next(filter(os.environ.get, CA_BUNDLES), None)
+
+
 def open_session(current: CurrentExchange, size: int, agent: str) -> requests.Session:
     """Return a session for many threads, without credentials, cookies or redirects of its own.
 
@@ -289,8 +294,8 @@ def open_session(current: CurrentExchange, size: int, agent: str) -> requests.Se
     session.trust_env = False
     session.cookies = RequestsCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
     session.headers["User-Agent"] = agent
-    bundles = (os.environ.get(name) for name in CA_BUNDLES)
-    session.verify = next(filter(None, bundles), True)
+    named = ca_bundle_variable()
+    session.verify = True if named is None else os.environ[named]
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter(current, size))
     return session

@@ -283,6 +283,12 @@ def retry_after(text: str | None) -> float | None:
 
 def why(error: BaseException) -> str:
     """Return the innermost reason of an error that libraries have wrapped."""
+    error = root_cause(error)
+    return printable(str(error) or type(error).__name__)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """Return the innermost error of those that others were raised from."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    return printable(str(error) or type(error).__name__)
+    return error

@@ -53,6 +53,22 @@ def test_in_a_mirror_it_changes_nothing(tmp_path: Path, small_gdc: StandIn) -> N
     assert contents(root) == before
 
 
+def test_without_a_listing_a_slide_of_the_catalogue_is_tried(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = filled(tmp_path / "m", small_gdc)
+    small_gdc.switch("api", "refused")
+    servers = found(run("--mirror", root, "doctor", "--json").json(), "servers")
+    assert "honours Range" in servers["bucket"]["found"]
+
+
+def test_without_names_of_servers_it_tells_of_dns(tmp_path: Path) -> None:
+    ended = run("doctor", "--json", "--api", "https://none.invalid", cwd=tmp_path)
+    servers = found(ended.json(), "servers")
+    assert ended.code == 4
+    assert all("no DNS" in servers[what]["advice"] for what in ("status", "listing"))
+
+
 def test_a_report_for_people(tmp_path: Path, small_gdc: StandIn) -> None:
     out = succeeded("doctor", *addresses(small_gdc), cwd=tmp_path).out
     assert out.splitlines()[0].startswith("tcgamirror ")

@@ -69,7 +69,8 @@ def test_a_handshake_that_is_never_answered_is_too_slow() -> None:
 def test_a_missing_bundle_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
-    with HttpClient(timeouts=QUICK) as client, pytest.raises(UsageError, match=r"/nowhere/ca\.pem"):
+    words = r"/nowhere/ca\.pem\): correct REQUESTS_CA_BUNDLE"
+    with HttpClient(timeouts=QUICK) as client, pytest.raises(UsageError, match=words):
         client.json("https://127.0.0.1:9/")
 
 
