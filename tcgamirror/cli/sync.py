@@ -94,5 +94,6 @@ def _lines(found: SyncResult) -> Iterator[str]:
     if found.failed:
         yield (
             f"{text.images(len(found.failed))} failed; "
-            "older ones stay here, and the next sync tries again"
+            "older ones stay here, and the next sync tries again. Those that are damaged at the "
+            "source are mended there by verify --repair"
         )

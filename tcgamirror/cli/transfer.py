@@ -91,7 +91,11 @@ def _import_lines(made: ImportResult) -> Iterator[str]:
         yield from output.first_rows(
             "not taken in", [(each.path, each.what) for each in made.refused]
         )
-        yield f"these slides stay as they were; fetch pending ones by {update}"
+        yield (
+            "these slides stay as they were. Copy or export the images again; if that does not "
+            "help, run verify --repair in the mirror that they come from. Fetch pending ones by "
+            f"{update}"
+        )
 
 
 def _archive_place(named: str) -> Path | StoredArchive | None:

@@ -86,10 +86,7 @@ def fetch_to_partial(source: ImageSource, image: Image, part: str, check: Check)
                 tries = 2 if 0 < size < image.bytes else 1
                 while not _is_checked(file, image, check):
                     if not tries:
-                        raise ChecksumMismatch(
-                            f"{image.path}: its digest differs from the catalogue's. Run "
-                            "tcgamirror verify --repair in the mirror that it comes from"
-                        )
+                        raise ChecksumMismatch("its digest differs from the catalogue's")
                     if size and tries == 1:
                         file.truncate(0)
                     tries -= 1

@@ -27,6 +27,7 @@ from tcgamirror.model.errors import BadExport, ChecksumMismatch, Damaged
 from tcgamirror.model.slide import Status
 from tcgamirror.system.files import disk_errors, partial_path, sync_paths
 from tcgamirror.system.parallel import in_batches, thread_count
+from tcgamirror.transfer.archive.format import COPY_AGAIN
 from tcgamirror.transfer.fetching import (
     BATCH_BYTES,
     ImageSource,
@@ -97,7 +98,7 @@ class Intake:
         if fault:
             raise BadExport(
                 f"none of {len(images):,} new images is as its catalogue says ({fault}). "
-                "Export again"
+                f"{COPY_AGAIN}"
             )
 
     def add(

@@ -33,6 +33,7 @@ def here(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         Path(file).parent.mkdir(parents=True)
         Path(file).write_text("mine")
     Path("closed").mkdir(mode=0)
+    Path("closed.tar").touch(mode=0)
     yield mirror.parent
     Path("closed").chmod(0o755)
 
@@ -47,6 +48,7 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("--mirror m export new --since closed/x", CLOSED),
     ("--mirror m import closed/x.tar", CLOSED),
     ("--mirror new import closed/x", CLOSED),
+    ("--mirror new import closed.tar", [": closed.tar cannot be read (Permission denied). Change"]),
     ("sync closed/x new", CLOSED),
     ("sync m closed/x", CLOSED),
     ("sync m closed/x --dry-run", CLOSED),

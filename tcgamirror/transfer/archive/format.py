@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tcgamirror import __version__
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.errors import BadExport, UsageError
+from tcgamirror.system.files import FORBIDDEN
 
 README = "README.txt"
 
@@ -25,6 +26,9 @@ UNFINISHED = ".part"
 
 EXPORT_LOCK = ".export.lock"
 """The lock in that folder. No mirror has a file of that name."""
+
+COPY_AGAIN = "Copy or export it again"
+"""Remedy for what was damaged on its way, or on a stick."""
 
 MAX_NAME_LENGTH = 300
 
@@ -129,7 +133,7 @@ def read_pieces(handle: int, name: str, size: int, offset: int = 0) -> Iterator[
         with read_errors(name):
             piece = os.pread(handle, min(end - offset, PIECE), offset)
         if not piece:
-            raise BadExport(f"{name} is cut off")
+            raise BadExport(f"{name} is cut off. {COPY_AGAIN}")
         offset += len(piece)
         yield piece
 
@@ -141,7 +145,8 @@ def read_errors(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         what = error.filename or name
-        raise BadExport(f"{what} in it cannot be read ({error.strerror})") from error
+        remedy = "Change its permissions" if error.errno in FORBIDDEN else COPY_AGAIN
+        raise BadExport(f"{what} cannot be read ({error.strerror}). {remedy}") from error
 
 
 def checked_name(name: str) -> str:

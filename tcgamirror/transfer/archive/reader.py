@@ -25,6 +25,7 @@ from tcgamirror.model.errors import BadExport, Damaged, UsageError
 from tcgamirror.system.files import disk_errors, file_digest
 from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.archive.format import (
+    COPY_AGAIN,
     EARLIER,
     MAX_FILES,
     MAX_SUMS,
@@ -133,7 +134,7 @@ class Export:
             with disk_errors(copy), copy.open("wb") as file:
                 file.writelines(self._pieces(member))
         if self.sums and self.sums.get(name) != file_digest(copy, "sha256"):
-            raise BadExport(f"{name} in it does not have its digest in {SUMS}: it was damaged")
+            raise BadExport(f"{name} in it does not have its digest in {SUMS}. {COPY_AGAIN}")
         return copy
 
     def fetch(self, image: Image, file: BinaryIO) -> None:

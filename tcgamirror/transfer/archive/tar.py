@@ -18,6 +18,7 @@ from typing import BinaryIO
 from tcgamirror.model.errors import BadExport, DiskFull
 from tcgamirror.system.files import disk_errors, free_bytes
 from tcgamirror.transfer.archive.format import (
+    COPY_AGAIN,
     MAX_FILES,
     PIECE,
     Member,
@@ -70,14 +71,14 @@ class _Archive:
         if self._copy is not None:
             self._copy.write(data)
         if len(data) < count:
-            raise BadExport("it is cut off")
+            raise BadExport(f"it is cut off. {COPY_AGAIN}")
         return data
 
     def skip(self, count: int) -> None:
         if self._copy is None:
             self.position += count
             if self.position > self._size:
-                raise BadExport("it is cut off")
+                raise BadExport(f"it is cut off. {COPY_AGAIN}")
             self._file.seek(self.position)
             return
         folder = Path(self._copy.name).parent
