@@ -46,7 +46,9 @@ def read_exclusions(root: Path) -> list[Exclusion]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise BadSettings(f"{path}: it cannot be read ({error.strerror})") from error
+        raise BadSettings(
+            f"{path}: it cannot be read ({error.strerror}). Change its permissions"
+        ) from error
     found = []
     for number, line in enumerate(lines, start=1):
         cells = line.split("\t")

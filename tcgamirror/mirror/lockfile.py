@@ -216,10 +216,13 @@ def read_lock(path: Path, *, accept_altered: bool = False) -> LockFile:
         with open_regular(path) as file:
             return parse_lock(file, accept_altered=accept_altered)
     except (BadLockFile, BadSettings) as error:
-        raise BadLockFile(f"{path} is not a valid lock file: {error}") from error
+        raise BadLockFile(
+            f"{path} is not a valid lock file: {error}. Name one written by tcgamirror lock; a GDC "
+            "manifest is for init --manifest"
+        ) from error
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise BadLockFile(f"{path}: the lock file cannot be read ({why})") from error
+        raise BadLockFile(f"{path}: the lock file cannot be read ({why}). Name another") from error
 
 
 def parse_lock(file: BinaryIO, *, accept_altered: bool = False) -> LockFile:
@@ -268,9 +271,9 @@ def _keys(lines: Sequence[str]) -> dict[str, str]:
     pairs = [line.split("\t") for line in lines if len(lines) <= MOST_FIELDS]
     keys = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
     if len(keys) != len(lines) or not keys.keys() <= _KEYS | _SOME:
-        raise BadLockFile("unknown keys in its head")
+        raise BadLockFile("its head has unknown lines")
     if missing := _KEYS - keys.keys():
-        raise BadLockFile(f"missing {min(missing)} in its head")
+        raise BadLockFile(f"its head has no line {min(missing)!r}")
     for name in keys.keys() - _LISTS.keys():
         # A list may be longer than a text; each of its names is checked by itself.
         if values.text(keys[name]) != keys[name]:

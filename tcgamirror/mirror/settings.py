@@ -25,7 +25,13 @@ from tcgamirror.model.slide import SOURCES, ImageFormat, Kind, Resample, Target
 from tcgamirror.model.text import command_line
 from tcgamirror.net.timeouts import Timeouts
 from tcgamirror.system.cores import usable_cores
-from tcgamirror.system.files import atomic_write, disk_errors, open_file_limit, open_regular
+from tcgamirror.system.files import (
+    FORBIDDEN,
+    atomic_write,
+    disk_errors,
+    open_file_limit,
+    open_regular,
+)
 
 FILE_NAME = "tcgamirror.toml"
 
@@ -413,7 +419,8 @@ def read_settings(path: Path) -> Settings:
             raise BadSettings(f"it has more than {MOST_DOTS:,} dots in long lines")
         return _parse(tomllib.loads(data.decode()))
     except OSError as error:
-        raise BadSettings(f"{path} cannot be read: {error.strerror}") from error
+        remedy = "Change its permissions" if error.errno in FORBIDDEN else "Put a copy back"
+        raise BadSettings(f"{path} cannot be read ({error.strerror}). {remedy}") from error
     except BadSettings as error:
         raise BadSettings(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:

@@ -241,7 +241,10 @@ def _column_indices(path: Path, number: int, columns: list[str]) -> list[int]:
         found = next((name for name in names if name in plain), None)
         if found is None and field in ("file_id", "file_name"):
             shown = " ".join(columns)[:80]
-            raise BadManifest(f"{path}, line {number}: {_EXPECTED}, got {shown!r}")
+            raise BadManifest(
+                f"{path}, line {number}: {_EXPECTED}, got {shown!r}. Name a GDC manifest; a lock "
+                "file is for --lock"
+            )
         if found is not None and plain.count(found) > 1:
             column = columns[plain.index(found)]
             raise BadManifest(

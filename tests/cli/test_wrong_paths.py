@@ -125,7 +125,7 @@ def test_what_lies_within_a_mirror_is_told_by_where_it_leads(
         ("catalogue.db", 0, "--mirror {m} status", ["{m}/catalogue.db", "cannot be read"]),
         ("catalogue.db", 0, "sync {m} {m}2", ["{m}/catalogue.db", "cannot be read"]),
         ("catalogue.db", 0o444, "--mirror {m} update", ["catalogue.db", "permissions"]),
-        ("tcgamirror.toml", 0, "--mirror {m} status", ["tcgamirror.toml"]),
+        ("tcgamirror.toml", 0, "--mirror {m} status", ["tcgamirror.toml", "Change its"]),
     ],
 )
 def test_what_this_user_may_not_read_or_write_is_named(

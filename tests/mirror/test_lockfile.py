@@ -187,7 +187,7 @@ def test_another_kind_of_file_is_refused(tmp_path: Path, make: Callable[[Path], 
     make(tmp_path / "given")
     result = inside("--mirror", tmp_path / "m", "init", "--lock", tmp_path / "given")
     assert result.code == 2
-    assert "lock file" in result.sentence
+    assert "lock file" in result.sentence and ". Name " in result.sentence
     assert not (tmp_path / "m").exists()
 
 
