@@ -11,7 +11,7 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.exclusions import Exclusion
 from tcgamirror.mirror.exclusion_file import read_exclusions, write_exclusions
-from tcgamirror.mirror.provenance import PLAN, parse_plan, plan_facts, plan_words
+from tcgamirror.mirror.provenance import PLAN, init_options, parse_plan, plan_facts, plan_words
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, format_settings, read_settings
 from tcgamirror.model.errors import BadSettings, Locked, NotAMirror, TcgaMirrorError, UsageError
 from tcgamirror.model.shard import Shard
@@ -220,21 +220,21 @@ class Mirror:
 
     def _check_own_catalogue(self) -> None:
         """Raise NotAMirror if the existing catalogue is of other images or slides."""
-        path, init = self.root / CATALOGUE, command_line("init", self.root)
+        path = self.root / CATALOGUE
         try:
             with Catalogue.open(path, read_only=True) as catalogue:
                 change = self._change_since_init(lambda key: catalogue.fact(key) or "unknown")
         except TcgaMirrorError as error:
             raise NotAMirror(
                 f"{path}: exists already, and cannot be read. Choose another directory, or, if a "
-                f"mirror lost its settings here, move it away and run: {init}, with the "
-                f"options of its images, then: "
+                "mirror lost its settings here, move it away and run: "
+                f"{command_line('init', self.root)}, with the options of its images, then: "
                 f"{command_line('rebuild', self.root)}"
             ) from error
         if change is not None:
             raise NotAMirror(
-                f"{path}: exists already, and was made for {change[2]}. Choose another "
-                f"directory, or write its settings again by: {init}, with the options of these"
+                f"{path}: exists already without {FILE_NAME}, and was made for {change[2]}. Choose "
+                f"another directory, or write its settings again by: {_init_command(self.root)}"
             )
 
     @property
@@ -430,8 +430,23 @@ def _mirrors_above(path: Path) -> Iterator[tuple[Path, str]]:
 def _lost_settings(root: Path) -> str:
     return (
         f"{root.absolute()}: it holds {CATALOGUE}, but no {FILE_NAME}. Put a copy back, or write "
-        f"it again by: {command_line('init', root)}, with the options of these images"
+        f"it again by: {_init_command(root)}"
     )
+
+
+def _init_command(root: Path) -> str:
+    """Return the command that writes lost settings again, as far as the catalogue tells it."""
+    options = None
+    with (
+        suppress(TcgaMirrorError),
+        Catalogue.open(root / CATALOGUE, read_only=True) as catalogue,
+    ):
+        fixed, plan = catalogue.fact(FIXED), parse_plan(catalogue.fact(PLAN))
+        # A lock file has the slides of its own, and maybe other images.
+        if not os.path.lexists(root / LOCKED):
+            options = init_options(fixed, plan, catalogue.sample.count())
+    known = command_line(f"init {options or ''}".strip(), root)
+    return known if options else f"{known}, with the options of these images"
 
 
 def _there(path: Path) -> bool:

@@ -7,6 +7,7 @@ the sample's, and the sample is that of no plan.
 from __future__ import annotations
 
 import json
+import re
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror.settings import plan_values, read_plan
@@ -18,6 +19,23 @@ PLAN = "plan fixed at init"
 
 DRAWN = "drawn by"
 """Key of the fact that holds the plan that first added slides, and the number of these."""
+
+_FIXED = re.compile(
+    r"(?:(?P<mpp>[0-9.e+-]+) µm/px|at most (?P<max_size>[0-9]+) px), "
+    r"(?P<resample>[a-z]+), (?P<format>[a-z]+)"
+)
+"""Target and format in words."""
+
+_OPTIONS = {
+    **{"mpp": "mpp", "max_size": "max-size", "resample": "resample", "format": "format"},
+    **{"slides": "slides", "seed": "seed", "order": "order", "by": "by", "kind": "kind"},
+    **{"projects": "project", "sample_types": "sample-type", "diseases": "disease"},
+    **{"cases": "cases", "one_per_case": "one-per-case"},
+}
+"""Options of `init` by the settings' names."""
+
+_DEFAULTS = (None, False, 0, "exact", "png", "stable", "none", "diagnostic")
+"""Values that no option tells."""
 
 MOST_NAMED = 5
 """Projects named in one line."""
@@ -67,6 +85,31 @@ def parse_plan(text: str | None) -> Plan | None:
         return read_plan(dict(json.loads(text or "")))
     except (ValueError, TypeError, KeyError, RecursionError, BadSettings):
         return None
+
+
+def init_options(fixed: str | None, plan: Plan | None, slides: int) -> str | None:
+    """Return the options of `init` that write a mirror's lost settings again; None if unknown.
+
+    fixed: as `Settings.fixed`. slides: number of them in the sample.
+
+    >>> from tcgamirror.model.sampling import By
+    >>> init_options("15 µm/px, exact, png", Plan(7, by=By.SITE, diseases=frozenset({"A b"})), 9)
+    "--mpp 15 --slides 9 --seed 7 --by primary_site --kind all --disease 'A b'"
+    """
+    import shlex
+
+    found = _FIXED.fullmatch(fixed or "")
+    if found is None or plan is None:
+        return None
+    values = {**found.groupdict(), "slides": slides or None, **plan_values(plan)}
+    values["cases"] = ["FILE"] if plan.cases else []
+    words = []
+    for name, option in _OPTIONS.items():
+        value = values.get(name)
+        for each in value if isinstance(value, list) else [value]:
+            if each not in _DEFAULTS:
+                words += [f"--{option}"] if each is True else [f"--{option}", str(each)]
+    return shlex.join(words)
 
 
 def plan_words(plan: Plan) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,10 +160,13 @@ def test_a_folder_that_may_only_be_written_is_written_to(
     assert [path.name for path in (tmp_path / "in").iterdir()] == [name]
 
 
-def test_lost_settings_are_written_again_by_init(mirror: Path) -> None:
+@pytest.mark.parametrize("words", ["status", "init --mpp 2", "init --mpp 4 --seed 7"])
+def test_lost_settings_are_written_again_by_init(mirror: Path, words: str) -> None:
     (mirror / "tcgamirror.toml").unlink()
     (mirror / "gallery").mkdir()
-    went_well("--mirror", mirror, "init", "--slides", "2", "--mpp", "4")
+    refused = inside("--mirror", mirror, *words.split())
+    says(refused, USAGE_ERROR, "tcgamirror.toml", f": tcgamirror --mirror {mirror} init --mpp 4 ")
+    went_well(*shlex.split(refused.sentence.rpartition(" tcgamirror ")[2]))
     assert "2 done" in inside("--mirror", mirror, "status").out
     assert inside("--mirror", mirror, "verify").code == 0
 
