@@ -24,17 +24,18 @@ def do_get(args: argparse.Namespace) -> ExitCode:
     mirror, settings = find_settings(args)
     place = (args.slide, args.output, _sized(args, settings), mirror)
     images: list[GetResult] = []
+    unknown: list[str] = []
     with stoppable_run(args) as (progress, shutdown):
         try:
-            images.extend(get_images(*place, progress, shutdown, force=args.force))
+            images.extend(get_images(*place, progress, shutdown, unknown, force=args.force))
         except TcgaMirrorError as error:
-            error.found = _members(images)
+            error.found = _members(images, unknown)
             progress.close()
             if not args.json:
                 output.show(_lines(images))
             raise
-    members = _members(images)
-    code = ExitCode.SOME_FAILED if members["failed"] else ExitCode.DONE
+    members = _members(images, unknown)
+    code = ExitCode.SOME_FAILED if members["failed"] or unknown else ExitCode.DONE
     return output.finish(args, members, _lines(images), code)
 
 
@@ -75,9 +76,10 @@ def _format(args: argparse.Namespace, usual: str) -> str:
     return form
 
 
-def _members(images: Sequence[GetResult]) -> dict[str, object]:
+def _members(images: Sequence[GetResult], unknown: Sequence[str]) -> dict[str, object]:
     done = sum(image.picture is not None for image in images)
-    return {"images": [*map(_facts, images)], "done": done, "failed": len(images) - done}
+    counts = {"done": done, "failed": len(images) - done, "unknown": unknown}
+    return {"images": [*map(_facts, images)], **counts}
 
 
 def _facts(image: GetResult) -> dict[str, object]:

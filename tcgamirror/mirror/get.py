@@ -65,6 +65,7 @@ def get_images(
     mirror: Mirror | None,
     progress: Progress,
     shutdown: Shutdown,
+    unknown: list[str],
     *,
     force: bool = False,
 ) -> Iterator[GetResult]:
@@ -74,10 +75,11 @@ def get_images(
         names: file_ids, file names or barcodes of slides.
         output: A file, or a directory ("DIR/").
         mirror: Its catalogue is read to find the slides; the mirror does not change.
+        unknown: Names that mean no slide are added to it, and noted.
         force: Replace existing images.
 
     Raises:
-        UsageError: A name means no slide, or a file is in the way. Nothing was fetched.
+        UsageError: No name means a slide, or a file is in the way. Nothing was fetched.
         Unreachable: The GDC, or every slide, cannot be reached.
         TcgaMirrorError: Any other error that would end every slide.
     """
@@ -85,7 +87,12 @@ def get_images(
     tries, pause = min(_TRIES, limits.tries), min(_PAUSE, limits.pause)
     settings = replace(settings, timeouts=replace(limits, tries=tries, pause=pause))
     with open_client(settings, shutdown, progress.pause) as client:
-        slides = _find_slides(names, mirror, client, settings.api)
+        slides = _find_slides(names, mirror, client, settings.api, unknown)
+        if unknown:
+            words = f"{_shown(unknown)}: the GDC lists no open TCGA slide of that name"
+            if not slides:
+                raise UsageError(f"{words}. Name a file_id, file name or barcode")
+            progress.note(words)
         store = _Output.of(slides, output, settings.form)
         # All of them are in one folder.
         check_not_own(store.folder / next(iter(store.names.values())))
@@ -102,29 +109,27 @@ def get_images(
 
 
 def _find_slides(
-    names: Sequence[str], mirror: Mirror | None, client: HttpClient, api: str
+    names: Sequence[str], mirror: Mirror | None, client: HttpClient, api: str, unknown: list[str]
 ) -> list[Slide]:
     """Return the slides that names mean, each once, in the order of the names.
 
     `slide_names` tells which names a slide has. The GDC is asked for names that the catalogue
-    does not know.
+    does not know. Names that mean no slide are added to `unknown`.
 
-    Raises UsageError if a name means no slide, NetworkError.
+    Raises UsageError for what can be no name, NetworkError.
     """
     found: dict[str, Sequence[Slide]] = {}
     if mirror is not None:
         with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
             found = {name: catalogue.reports.find_slides(name) for name in names}
-    unknown = [name for name in names if not found.get(name)]
-    found |= _ask_gdc(unknown, client, api)
-    lost = [name for name in names if not found[name]]
-    if lost:
-        more = f" and {len(lost) - _NAMED:,} more" if len(lost) > _NAMED else ""
-        raise UsageError(
-            f"{', '.join(lost[:_NAMED])}{more}: the GDC lists no open TCGA slide of that name. "
-            "Name a file_id, file name or barcode"
-        )
+    found |= _ask_gdc([name for name in names if not found.get(name)], client, api)
+    unknown += [name for name in names if not found[name]]
     return list({slide.file_name: slide for name in names for slide in found[name]}.values())
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 def _ask_gdc(names: Sequence[str], client: HttpClient, api: str) -> dict[str, Sequence[Slide]]:

@@ -110,12 +110,24 @@ def test_wrong_use_ends_before_anything_is_fetched(
 ) -> None:
     result = get(gdc, tmp_path, slides[0].file_id, slides[1].file_id, "-o", "a.png")
     assert (result.code, "-o a.png/" in result.sentence) == (2, True)
-    result = get(gdc, tmp_path, slides[0].file_id, "TCGA-XX-0000", "-o", "out/", "--json")
+    result = get(gdc, tmp_path, "TCGA-XX-0000", "-o", "out/", "--json")
     assert result.code == 2
     assert result.json()["error"].startswith("TCGA-XX-0000: the GDC lists no")
     away = run("get", slides[0].file_id, "--api", "http://127.0.0.1:1", cwd=tmp_path)
     assert away.code == 4 and "tcgamirror doctor --api http://127.0.0.1:1" in away.sentence
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_name_is_listed_and_the_others_are_fetched(
+    gdc: StandIn, slides: list[Listed], tmp_path: Path
+) -> None:
+    words = ("TCGA-XX-0000", slides[0].file_id, "--mpp", "2", "-o", "out/", "--json")
+    for _ in range(2):
+        result = get(gdc, tmp_path, *words)
+        found = result.json()
+        assert (result.code, found["done"], found["unknown"]) == (3, 1, ["TCGA-XX-0000"])
+        assert result.sentence == "TCGA-XX-0000: the GDC lists no open TCGA slide of that name"
+    assert len(list((tmp_path / "out").iterdir())) == 1
 
 
 def test_some_failed_is_exit_code_3(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
@@ -195,7 +207,10 @@ def test_a_full_disk_has_a_remedy(gdc: StandIn, slides: list[Listed], tmp_path: 
         result = get(gdc, tmp_path, slides[0].file_id, "-o", f"{small}/")
         assert (result.code, list(small.iterdir())) == (6, [])
     assert "settings" not in result.sentence and "0 needed" not in result.sentence
-    assert "stay free for others. Free some, or name a directory on a larger" in result.sentence
+    assert (
+        "stay free for other programs. Free some, or name a directory on a larger"
+        in result.sentence
+    )
 
 
 def test_pauses_are_short(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
