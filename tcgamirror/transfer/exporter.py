@@ -21,6 +21,7 @@ from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import FILE_NAME, format_settings
 from tcgamirror.mirror.shards import note_waiting
 from tcgamirror.model.errors import UsageError
+from tcgamirror.model.text import command_line, timestamp
 from tcgamirror.system.files import check_room
 from tcgamirror.system.parallel import in_batches, thread_count
 from tcgamirror.transfer.archive.format import (
@@ -262,7 +263,17 @@ class _Export:
         self._put(SUMS, FileContent.of_text(format_sums(self.sums)))
 
     def _put_gallery(self) -> None:
+        """Put the gallery, unless it is older than an exclusion, and may show the slide."""
         root = self.mirror.root
+        # A build that changes no page still writes the gallery's lock.
+        built = max((path.lstat().st_mtime for path in root.glob(f"{GALLERY}/*")), default=None)
+        excluded = max((each.excluded_at for each in self.copy.exclusions.all()), default="")
+        if built is not None and timestamp(built) < excluded:
+            self.progress.note(
+                f"{root / GALLERY}: older than the last exclusion, so it is left out. Make it anew "
+                f"by: {command_line('gallery', root)}"
+            )
+            return
         for path in sorted((*root.glob(f"{GALLERY}/*"), *root.glob(f"{GALLERY}/*/*"))):
             name = path.relative_to(root).as_posix()
             # A person may have put other files there, and another run may be writing.

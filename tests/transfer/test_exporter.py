@@ -28,7 +28,7 @@ from tests.support.carrying import (
     other_pixels,
     unpacked,
 )
-from tests.support.command import FROM_WITHIN, ended, killed, run, started, succeeded
+from tests.support.command import FROM_WITHIN, ended, killed, run, started, succeeded, went_well
 from tests.support.mirrors import column, images, made, point_to, rewrite, rows, says, updated
 from tests.support.publishing import change
 
@@ -159,6 +159,19 @@ def test_of_the_gallery_the_files_that_the_command_makes_are_exported(
         for export in (before, exported(root, tmp_path / "e"))
     ]
     assert contained[0] == contained[1]
+
+
+def test_a_gallery_older_than_an_exclusion_is_left_out(root: Path, tmp_path: Path) -> None:
+    went_well("--mirror", root, "gallery")
+    for path in (root / "gallery").iterdir():
+        os.utime(path, (time.time() - 9,) * 2)
+    went_well("--mirror", root, "exclude", str(column(root, "select file_name from mirror")[0]))
+    result = inside("--mirror", root, "export", tmp_path / "older")
+    assert result.code == 0 and "older than the last exclusion" in result.sentence
+    went_well("--mirror", root, "gallery")
+    went_well("--mirror", root, "export", tmp_path / "newer")
+    there = [(tmp_path / name / "gallery").exists() for name in ("older", "newer")]
+    assert there == [False, True]
 
 
 # Since an earlier one ----------------------------------------------------------------
