@@ -30,7 +30,7 @@ examples:
 tcgamirror help COMMAND tells more about a command, tcgamirror help lists the manual's pages.
 
 exit codes:
-  0 all done   1 a bug   2 wrong use   3 finished, some slides failed
+  0 all done   1 a bug   2 wrong use   3 finished, some failed or differ
   4 a server cannot be reached   5 another run holds the lock   6 disk full
   7 catalogue or mirror damaged   130 interrupted"""
 
