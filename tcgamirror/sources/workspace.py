@@ -19,6 +19,8 @@ from tcgamirror.system.files import disk_errors, free_bytes
 
 MIN_FREE_BYTES = 256 << 20
 """Bytes always left free on the disk, for other programs."""
+PLENTY = 4
+"""Free bytes, as a multiple of those always left free, at which guesses need no reservation."""
 POLL_SECONDS = 0.2
 """Seconds between two checks whether another slide has released space."""
 
@@ -84,7 +86,10 @@ class Workspace:
         set. After a SlideError the source's folder is removed, because its bytes may be wrong.
         After any other error it becomes a leftover.
         """
-        lease = Lease(self, self._root / file_id / source, may_guess=self._limit is None)
+        folder = self._root / file_id / source
+        with disk_errors(folder):
+            has_plenty = free_bytes(self._root) >= PLENTY * self._min_free
+        lease = Lease(self, folder, may_guess=has_plenty and self._limit is None)
         with self._lock:
             self._leases.add(lease)
         try:
