@@ -164,8 +164,8 @@ def _open_executor(
     bounds = worker_bounds(settings)
     run.progress.start_fetch(slides, bounds.most)
     # A first slide tells what others are expected to move, before many of them begin.
-    first = bounds.first if options.max_bytes == math.inf else 1
-    return Threads(ladder, Slots(first, bounds.most)), origins.report
+    slots = Slots(*bounds, alone=options.max_bytes < math.inf)
+    return Threads(ladder, slots), origins.report
 
 
 def _record(run: Run, number: int, outcome: Outcome) -> None:

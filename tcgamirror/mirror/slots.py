@@ -28,9 +28,20 @@ class Slots:
     count: slides that may be in flight now.
     """
 
-    def __init__(self, first: int, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin with `first` slots; there are never more than `most`."""
-        self.count = self._former = first
+    def __init__(
+        self,
+        first: int,
+        most: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        alone: bool = False,
+    ) -> None:
+        """Begin with `first` slots; there are never more than `most`.
+
+        alone: begin with one slot, until its slide has ended.
+        """
+        self._former = first
+        self.count = 1 if alone else first
         self._most = most
         self._clock = clock
         self._rate = 0.0
@@ -48,7 +59,10 @@ class Slots:
         if self._ended < self.count:
             return
         seconds = max(self._clock() - self._began, 1e-6)
-        if busy_seconds - self._busy_seconds < BUSY * seconds:
+        if self.count < self._former:
+            # The slide that began alone has ended.
+            self.count = self._former
+        elif busy_seconds - self._busy_seconds < BUSY * seconds:
             self._adapt((bytes_moved - self._bytes_moved) / seconds)
         self._begin_generation(busy_seconds, bytes_moved)
 

@@ -101,6 +101,14 @@ def test_a_set_number_is_kept(number: int) -> None:
     assert set(counts) == {number}
 
 
+def test_a_first_slide_alone_is_followed_by_as_many_as_without_it() -> None:
+    assert Slots(8, 8, alone=True).count == 1
+    machine = Machine(seconds=3.0)
+    assert set(machine.counts(lambda clock: Slots(8, 8, clock, alone=True), 300)) == {8}
+    counts = machine.counts(lambda clock: Slots(8, 32, clock, alone=True), 49)
+    assert (counts[0], counts[-1]) == (8, 32)
+
+
 @FROM_WITHIN
 def test_an_update_has_more_slides_in_flight_than_at_first(
     small_gdc: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
