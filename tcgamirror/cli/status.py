@@ -36,7 +36,9 @@ def do_status(args: argparse.Namespace) -> ExitCode:
         fixed = catalogue.fact(FIXED) or mirror.settings.fixed
         plan = provenance.sample_plan(catalogue, mirror.settings.plan)
         done, failed = mirror.count_uncollected(catalogue)
-    running = any(holder and holder.since <= run.started for run in counts.runs[:1])
+    running = any(
+        holder and run.exit_code is None and holder.since <= run.started for run in counts.runs[:1]
+    )
     origins = {name: words for name, words in facts.items() if words}
     members = output.members(counts) | {
         "target": fixed,
@@ -121,11 +123,9 @@ def _tables(counts: Counts, *, running: bool) -> Iterator[str]:
             ],
         )
     if counts.runs:
-        no_ends = ("running" if running else "killed", *["killed"] * len(counts.runs))
-        ends = (
-            no_end if run.exit_code is None else run.exit_code
-            for run, no_end in zip(counts.runs, no_ends, strict=False)
-        )
+        ends = ["killed" if run.exit_code is None else run.exit_code for run in counts.runs]
+        if running:
+            ends[0] = "running"
         yield from _table(
             "run command done failed moved exit",
             [
