@@ -33,9 +33,9 @@ REMEDIES = {
     ("import", ""): "Did you mean --mirror {}?",
     ("kind", "frozen"): "Did you mean tissue? Its slides are frozen",
 }
-"""Remedies for arguments that a command lacks; "" stands for one that is not an option.
+"""Remedies for arguments that a command lacks, and for choices that an option lacks.
 
-Also for choices that an option lacks.
+"" stands for an argument that is not an option.
 """
 
 SHELLS = ("bash", "zsh", "fish")

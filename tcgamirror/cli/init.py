@@ -81,7 +81,7 @@ def do_init(args: argparse.Namespace) -> ExitCode:
 def _warn_if_unusual(mpp: float | None) -> None:
     if mpp is None or FINEST <= mpp <= COARSEST:
         return
-    problem = "images of less than 100 pixels across 2 cm"
+    problem = "images have fewer than 100 pixels across 2 cm"
     if mpp < FINEST:
         problem = "finer than the slides, which have 0.2 to 0.5 µm per pixel, so that they fail"
     output.say(f"--mpp {mpp:g}: {problem}. For another --mpp make another mirror")
