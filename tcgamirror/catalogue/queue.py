@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tcgamirror.catalogue.database import Part, damage
 from tcgamirror.catalogue.images import REQUEUE, picture_row, write_images
 from tcgamirror.catalogue.listing import SLIDE_COLUMNS, slide_of
-from tcgamirror.model.errors import BadSlide, NotFound, Refused, Unfit, UnsupportedSlide
+from tcgamirror.model.errors import AWAY, BadSlide, NotFound, Refused, Unfit, UnsupportedSlide
 from tcgamirror.model.slide import Attempt, Outcome, Slide, Status
 from tcgamirror.model.text import timestamp
 
@@ -273,13 +273,14 @@ class Queue(Part):
         with self._database.change() as connection:
             connection.executemany(f"{REQUEUE} file_name = ?", ((name,) for name in names))
 
-    def requeue_failed(self, run: int) -> None:
-        """Make the slides pending again that failed in a run which ended as no server answered."""
+    def requeue_unreached(self, run: int) -> None:
+        """Make the slides pending again of which a run could reach no source."""
         with self._database.change() as connection:
             connection.execute(
-                f"{REQUEUE} status = 'failed' "
-                "AND file_name IN (SELECT file_name FROM attempts WHERE run = ?)",
-                (run,),
+                f"{REQUEUE} status = 'failed' AND file_name IN (SELECT file_name FROM attempts "
+                "WHERE run = ? GROUP BY file_name "
+                "HAVING min(fault IN (SELECT value FROM json_each(?))))",
+                (run, json.dumps([*AWAY])),
             )
 
 

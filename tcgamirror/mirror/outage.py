@@ -4,21 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tcgamirror.model.errors import (
-    Interrupted,
-    NetworkError,
-    ServerError,
-    Timeout,
-    Truncated,
-    Unreachable,
-    WrongContent,
-)
+from tcgamirror.model.errors import AWAY, Interrupted, NetworkError
 from tcgamirror.sources import gdc
-
-_AWAY = frozenset(
-    error.fault for error in (Unreachable, Timeout, Truncated, ServerError, WrongContent)
-)
-"""Faults of a site that is down, or that answers with a login page."""
 
 SITE_DOWN_AFTER = 6
 """Consecutive unreachable files after which the site itself is asked."""
@@ -31,7 +18,7 @@ class Unreached:
 
     def add(self, faults: Iterable[str | None] = (None,)) -> None:
         """Count a file. faults: one for each source tried, None for success."""
-        self.count = self.count + 1 if all(fault in _AWAY for fault in faults) else 0
+        self.count = self.count + 1 if all(fault in AWAY for fault in faults) else 0
 
 
 def is_away(client: gdc.JsonClient, api: str) -> bool:

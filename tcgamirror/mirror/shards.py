@@ -335,7 +335,7 @@ def _apply(
                 former += record(catalogue, found, number, now)
             case (exit_code, origins):
                 if exit_code == ExitCode.UNREACHABLE:
-                    catalogue.queue.requeue_failed(number)
+                    catalogue.queue.requeue_unreached(number)
                 catalogue.end_run(number, exit_code=exit_code, now=now)
                 set_origins(catalogue, origins)
     return former, invalid

@@ -138,7 +138,7 @@ def run_update(
             exit_code = exit_code_of(ending)
             if exit_code == ExitCode.UNREACHABLE:
                 # An outage is no fault of the slides, so it delays none of them.
-                catalogue.queue.requeue_failed(number)
+                catalogue.queue.requeue_unreached(number)
             raise
         finally:
             catalogue.end_run(number, exit_code=exit_code, now=time.time())

@@ -182,6 +182,12 @@ class WorkerLost(NetworkError, retryable=True):
     """The workers of a cluster that had the slide died, or do not answer."""
 
 
+AWAY = frozenset(
+    error.fault for error in (Unreachable, Timeout, Truncated, ServerError, WrongContent)
+)
+"""Faults of a site that is down, or that answers with a login page."""
+
+
 class ListingShrunk(TcgaMirrorError, exit_code=ExitCode.SOME_FAILED):
     """A new listing lacks so many slides that `--accept-shrink` is needed."""
 

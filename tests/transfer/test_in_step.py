@@ -61,7 +61,7 @@ def _damaged(root: Path, path: str) -> None:
     file = root / path
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     assert inside("--mirror", root, "verify", "--repair").code == 4
-    assert column(root, f"select status from mirror where path = '{path}'") == ["failed"]
+    assert column(root, f"select status from mirror where path = '{path}'") == ["pending"]
 
 
 def _changed(files: tuple[Listed, ...], name: str, folder: Path) -> list[Listed]:
@@ -158,7 +158,7 @@ def test_an_unavailable_image_is_named_and_leaves_nothing(
     assert answer.code == (0 if gone else 3) and (path in answer.out) != gone
     for root in (tmp_path / "synced", tmp_path / "imported"):
         statuses = rows(root, "select status, path is null from mirror order by sample_rank")
-        assert statuses == [("done", 0), ("failed", 1), ("done", 0)]
+        assert statuses == [("done", 0), ("pending", 1), ("done", 0)]
         assert not _parts(root) and is_clean(root)
 
 
@@ -175,7 +175,7 @@ def test_an_older_image_stays_where_the_newer_one_is_unavailable(
         pictures = rows(root, PICTURES)
         assert [row[2:] for row in pictures] == [row[2:] for row in before]
         slide = f"select status, upstream, project_id from mirror where path = '{old}'"
-        assert rows(root, slide) == [("failed", "changed", "TCGA-NEW")]
+        assert rows(root, slide) == [("pending", "changed", "TCGA-NEW")]
         assert not _parts(root) and is_clean(root)
 
 
