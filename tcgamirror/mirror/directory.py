@@ -430,7 +430,7 @@ def _mirrors_above(path: Path) -> Iterator[tuple[Path, str]]:
 def _lost_settings(root: Path) -> str:
     return (
         f"{root.absolute()}: it holds {CATALOGUE}, but no {FILE_NAME}. Put a copy back, or write "
-        f"it again by: {_init_command(root)}"
+        f"it again, with its --manifest and servers if any, by: {_init_command(root)}"
     )
 
 

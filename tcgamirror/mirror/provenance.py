@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.mirror.settings import plan_values, read_plan
+from tcgamirror.mirror.settings import format_options, plan_values, read_plan, read_sample
 from tcgamirror.model.errors import BadSettings
 from tcgamirror.model.sampling import By, Plan
 
@@ -25,17 +26,6 @@ _FIXED = re.compile(
     r"(?P<resample>[a-z]+), (?P<format>[a-z]+)"
 )
 """Target and format in words."""
-
-_OPTIONS = {
-    **{"mpp": "mpp", "max_size": "max-size", "resample": "resample", "format": "format"},
-    **{"slides": "slides", "seed": "seed", "order": "order", "by": "by", "kind": "kind"},
-    **{"projects": "project", "sample_types": "sample-type", "diseases": "disease"},
-    **{"cases": "cases", "one_per_case": "one-per-case"},
-}
-"""Options of `init` by the settings' names."""
-
-_DEFAULTS = (None, False, 0, "exact", "png", "stable", "none", "diagnostic")
-"""Values that no option tells."""
 
 MOST_NAMED = 5
 """Projects named in one line."""
@@ -96,20 +86,12 @@ def init_options(fixed: str | None, plan: Plan | None, slides: int) -> str | Non
     >>> init_options("15 µm/px, exact, png", Plan(7, by=By.SITE, diseases=frozenset({"A b"})), 9)
     "--mpp 15 --slides 9 --seed 7 --by primary_site --kind all --disease 'A b'"
     """
-    import shlex
-
     found = _FIXED.fullmatch(fixed or "")
     if found is None or plan is None:
         return None
-    values = {**found.groupdict(), "slides": slides or None, **plan_values(plan)}
-    values["cases"] = ["FILE"] if plan.cases else []
-    words = []
-    for name, option in _OPTIONS.items():
-        value = values.get(name)
-        for each in value if isinstance(value, list) else [value]:
-            if each not in _DEFAULTS:
-                words += [f"--{option}"] if each is True else [f"--{option}", str(each)]
-    return shlex.join(words)
+    size = {"mpp": float(found["mpp"])} if found["mpp"] else {"max_size": int(found["max_size"])}
+    settings = read_sample({**size, "resample": found["resample"], "format": found["format"]})
+    return format_options(replace(settings, plan=plan, slides=slides or None))
 
 
 def plan_words(plan: Plan) -> str:

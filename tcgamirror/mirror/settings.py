@@ -364,6 +364,23 @@ def remedy_for_option(option: str) -> str:
     return f"Set {key.name} in [{key.table}] of {FILE_NAME}"
 
 
+def format_options(settings: Settings) -> str:
+    """Return the options of `init` for all values of settings that are not the defaults."""
+    import shlex
+
+    words = []
+    for option, key in _BY_OPTION.items():
+        value = key.value(settings)
+        if value is None or value == key.value(UNSIZED):
+            continue
+        if key.name == "cases":
+            value = "FILE"
+        for each in value if isinstance(value, list) else [value]:
+            text = f"{each:.15g}" if isinstance(each, float) else str(each)
+            words += [option] if each is True else [option, text]
+    return shlex.join(words)
+
+
 def sample_values(settings: Settings) -> dict[str, Any]:
     """Return what tells the sample and its images: the values that the file has, by their keys."""
     values = {name: key.value(settings) for name, key in _BY_NAME.items()}
