@@ -175,10 +175,14 @@ def test_runs_and_the_log_have_the_exit_code_of_the_process(
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (NotFound("gone \x1b"), 4, "gone \x1b"),
+        (NotFound("gone \x1b"), 4, "gone  "),
         (ZeroDivisionError(), 1, ""),
         (KeyboardInterrupt(), 130, "interrupted"),
-        (OSError(errno.ENOSPC, "No space left"), 6, "no room to write the output (No space left)"),
+        (
+            OSError(errno.ENOSPC, "No space left"),
+            6,
+            "no room to write the output (No space left). Free some, or use a larger disk",
+        ),
     ],
 )
 def test_an_error_is_logged_as_the_end(

@@ -119,8 +119,8 @@ def test_an_update_has_more_slides_in_flight_than_at_first(
     spans: dict[str, tuple[float, float]] = {}
     for record in small_gdc.served:
         if record.path.endswith(".svs"):
-            began, _ = spans.get(record.path, (record.time, 0))
-            spans[record.path] = began, record.ended
+            began, ended = spans.get(record.path, (record.time, 0.0))
+            spans[record.path] = began, max(ended, record.ended or 0.0)
     in_order = sorted(spans.values())
     assert len(in_order) == 12 and in_order[0][1] < in_order[1][0]
     assert any(later[0] < earlier[1] for earlier, later in pairwise(in_order))

@@ -379,6 +379,7 @@ def test_a_slow_link_is_shared_by_fewer_connections(tmp_path: Path) -> None:
         with HttpClient(timeouts=timeouts, limits=limits) as client, ThreadPoolExecutor(16) as pool:
             spans = [Span(start, start + 10_000) for start in range(0, file.size, 10_000)]
             list(pool.map(partial(client.span, url, total=file.size), spans))
+            assert connections(client._host(url)) < 16
 
 
 def connections(host: Host) -> int:
