@@ -41,11 +41,11 @@ def _amount(units: Mapping[str, float], most: float, name: str, examples: str, t
     return amount
 
 
-_bytes = partial(_amount, fields.BYTES, MOST_BYTES, "number of bytes", "500k or 5M")
+_bytes = partial(_amount, fields.BYTES, MOST_BYTES, "number of bytes")
 
 
 def _limit(text: str) -> float | str:
-    return text if text == "unlimited" else _bytes(text)
+    return text if text == "unlimited" else _bytes("500k, 5M or unlimited", text)
 
 
 def whole_number(text: str, most: int = MOST, least: int = 1, instead: str = "") -> int:
@@ -183,7 +183,7 @@ TYPES: Mapping[str, Callable[[str], Any]] = MappingProxyType(
         "--port": partial(whole_number, most=65535, least=0),
         "--rate": _limit,
         "--work-limit": _limit,
-        "BYTES": _bytes,
+        "BYTES": partial(_bytes, "500k or 5M"),
         "EXPORT": _earlier_export,
         "FILE": Path,
         "HH:MM": _time_of_day,
