@@ -88,8 +88,8 @@ class Workspace:
         """
         folder = self._root / file_id / source
         with disk_errors(folder):
-            has_plenty = free_bytes(self._root) >= PLENTY * self._min_free
-        lease = Lease(self, folder, may_guess=has_plenty and self._limit is None)
+            may_guess = self._limit is None and free_bytes(self._root) >= PLENTY * self._min_free
+        lease = Lease(self, folder, may_guess=may_guess)
         with self._lock:
             self._leases.add(lease)
         try:

@@ -270,7 +270,7 @@ class _Export:
         excluded = max((each.excluded_at for each in self.copy.exclusions.all()), default="")
         if built is not None and timestamp(built) < excluded:
             self.progress.note(
-                f"{root / GALLERY}: older than the last exclusion, so it is left out. Make it anew "
+                f"{root / GALLERY}: older than the last exclusion, so it is left out. Renew it "
                 f"by: {command_line('gallery', root)}"
             )
             return
