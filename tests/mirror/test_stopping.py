@@ -118,7 +118,10 @@ def test_a_second_ctrl_c_and_terminate_let_go_at_once(
 
 
 def test_terminating_does_not_wait_for_pixels(tmp_path: Path) -> None:
-    spec = SlideSpec(width=24_000, height=24_000, downsamples=(1,), thumbnail=False)
+    # Its image takes much longer than the second that a stopped run leaves to it.
+    spec = SlideSpec(
+        width=24_000, height=96_000, downsamples=(1,), thumbnail=False, offsets="shared"
+    )
     with StandIn([listed(make_slide(tmp_path / "large.svs", spec))]) as gdc:
         root = made(tmp_path / "m", gdc, "--mpp", "0.3", slides=1)
         with started("--mirror", root, "update") as update:
